@@ -1,0 +1,160 @@
+"""Has the structure settled, and is it the right one?"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rmda_jax._types import wide_dtype
+from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.transforms._structured import find_states, merge, merged_prox_arguments
+
+
+def support_distance(first: Any, second: Any) -> jax.Array:
+    """Return how many units are active in one support and not in the other.
+
+    Args:
+      first: Tree of boolean arrays, as `RegularizerMap.support` gives it.
+      second: Another of the same structure.
+
+    Returns:
+      Scalar, int32: the Hamming distance, 0 iff the structures are the same.
+
+    Examples:
+      >>> support_distance(jnp.array([True, False]), jnp.array([True, True]))
+      Array(1, dtype=int32)
+    """
+    different = jax.tree.map(
+        lambda a, b: jnp.sum(a != b, dtype=jnp.int32), first, second
+    )
+    return sum(jax.tree.leaves(different), jnp.zeros((), jnp.int32))
+
+
+def stable_since(
+    since: jax.Array, step: jax.Array, previous: Any, current: Any
+) -> jax.Array:
+    """Update the step since which the support has not changed, one support at a time.
+
+    For a loop or a scan that keeps only the previous support.
+
+    Args:
+      since: Its value so far; start with 0.
+      step: The current step.
+      previous: Support at the step before.
+      current: Support now.
+
+    Returns:
+      ``step`` if the support changed, else ``since``; int32.
+
+    Examples:
+      >>> stable_since(0, 7, jnp.array([True, False]), jnp.array([True, True]))
+      Array(7, dtype=int32)
+    """
+    changed = support_distance(previous, current) > 0
+    return jnp.where(changed, step, since).astype(jnp.int32)
+
+
+def support_stable_since(supports: Any) -> jax.Array:
+    """Return the first index from which on a recorded support equals its last one.
+
+    Args:
+      supports: Tree of boolean arrays with a leading axis of time, for instance the
+        stacked outputs of a scan.
+
+    Returns:
+      Scalar, int32; 0 if it never changed.
+
+    Raises:
+      ValueError: there is nothing recorded.
+
+    Examples:
+      >>> support_stable_since(jnp.array([[True, True], [True, False], [True, False]]))
+      Array(1, dtype=int32)
+    """
+    leaves = jax.tree.leaves(supports)
+    if not leaves or not leaves[0].shape[0]:
+        raise ValueError("`supports` must hold at least one support, got none.")
+    length = leaves[0].shape[0]
+    differs = jnp.zeros(length, bool)
+    for leaf in leaves:
+        differs |= jnp.any(leaf != leaf[-1:], axis=tuple(range(1, leaf.ndim)))
+    return jnp.max(jnp.where(differs, jnp.arange(1, length + 1), 0)).astype(jnp.int32)
+
+
+def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
+    r"""Return how far the structured iterate is from stationary.
+
+    .. math:: \operatorname{dist}(-\bar G_t, \lambda\,\partial\psi(\hat W_t))
+
+    with the averaged gradient :math:`\bar G_t = V_t/\alpha_t`, which converges to the
+    gradient at the limit: a certificate from the optimizer state alone, without another
+    pass over data. Leaves without a regularizer contribute :math:`\|\bar G_t\|`.
+
+    Args:
+      opt_state: State of `rmda` after at least one update, wrapped or not.
+      regularizer: The one the transformation was built with.
+
+    Returns:
+      Scalar. Exact or a lower bound, leaf by leaf, as `Regularizer.subgradient_distance`
+      says.
+
+    Raises:
+      TypeError, ValueError: as in `structured_params`.
+    """
+    total = jnp.zeros(())
+    for bound, x, v, strength in _certificates(opt_state, regularizer):
+        if bound.regularizer is None:
+            total += jnp.sum(jnp.square(v))
+        else:
+            distance = bound.regularizer.subgradient_distance(x, v, strength)
+            total += jnp.square(distance)
+    return jnp.sqrt(total)
+
+
+def nondegeneracy_margin(opt_state: Any, regularizer: Spec) -> jax.Array:
+    r"""Return how safely the zero groups stay zero, by the averaged gradient.
+
+    .. math:: \min_{g:\, \hat W_g = 0} 1 - \frac{\|\bar G_g\|}{\lambda w_g\varphi'(0)}
+
+    Positive: the nondegeneracy condition of the identification theorem holds at the
+    averaged gradient. Near 0: some group may come back.
+
+    Args:
+      opt_state: State of `rmda` after at least one update, wrapped or not.
+      regularizer: The one the transformation was built with.
+
+    Returns:
+      Scalar, at most 1; infinite when no unit is zero.
+
+    Raises:
+      NotImplementedError: a regularizer has no zero units.
+      TypeError, ValueError: as in `structured_params`.
+    """
+    margins = [
+        bound.regularizer.margin(x, v, strength)
+        for bound, x, v, strength in _certificates(opt_state, regularizer)
+        if bound.regularizer is not None
+    ]
+    return jnp.min(jnp.stack([jnp.asarray(jnp.inf), *margins]))
+
+
+def _certificates(opt_state: Any, regularizer: Spec):
+    """Yield per leaf: what acts, the structured iterate, minus gradient, strength."""
+    center, steps = merged_prox_arguments(opt_state)
+    states = find_states(opt_state)
+    gradients = merge([state.mean_gradient() for state in states])
+    strengths = merge(
+        [
+            jax.tree.map(lambda _, s=state: s.strength, state.prox_arguments().center)
+            for state in states
+        ]
+    )
+    bounds = bind(regularizer, center)
+    rows = zip(
+        bounds, *map(jax.tree.leaves, (center, steps, gradients, strengths)), strict=True
+    )
+    for bound, leaf, step, gradient, strength in rows:
+        if bound.regularizer is not None:
+            leaf = bound.regularizer.prox(leaf, step * bound.multiplier)
+            strength = strength * bound.multiplier
+        yield bound, leaf, -gradient.astype(wide_dtype(leaf.dtype)), strength

@@ -1,0 +1,125 @@
+"""How much is exactly zero: entries, groups in three definitions, ranks."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from rmda_jax._types import Params
+from rmda_jax.specs._rules import Spec, bind
+
+
+def sparsity(params: Params, regularizer: Spec | None = None) -> jax.Array:
+    """Return the fraction of entries that are exactly zero.
+
+    Args:
+      params: Pytree of floating arrays; the structured iterate, usually.
+      regularizer: Count only the leaves it acts on; all leaves by default.
+
+    Returns:
+      Scalar in [0, 1], float32 or wider.
+
+    Raises:
+      ValueError: there are no entries to count; a spec does not fit.
+
+    Examples:
+      >>> sparsity({"a": jnp.array([0.0, 1.0]), "b": jnp.array([0.0, 0.0])})
+      Array(0.75, dtype=float32)
+    """
+    leaves = jax.tree.leaves(params)
+    if regularizer is not None:
+        bounds = bind(regularizer, params)
+        leaves = [x for b, x in zip(bounds, leaves, strict=True) if b.regularizer]
+    zeros = [_count(x == 0) for x in leaves]
+    return _ratio(zeros, sum(x.size for x in leaves), "entries")
+
+
+def group_sparsity(
+    params: Params,
+    regularizer: Spec,
+    weighting: Literal["unweighted", "size", "kernel"] = "unweighted",
+) -> jax.Array:
+    """Return the fraction of groups that are exactly zero.
+
+    Three definitions are in use, and papers do not always say which:
+
+    - ``"unweighted"``: every unit of the regularizers counts 1.
+    - ``"size"``: every unit counts its number of entries (the RAMDA paper).
+    - ``"kernel"``: leaves of rank 3 and more are counted per spatial kernel, one for
+      each pair of input and output channel, whatever the regularizer's groups; leaves
+      of rank 2 and less by the regularizer's units (RMDA's released evaluation).
+
+    Args:
+      params: Pytree of floating arrays; the structured iterate, usually.
+      regularizer: Its units are counted on the leaves it acts on.
+      weighting: The definition.
+
+    Returns:
+      Scalar in [0, 1].
+
+    Raises:
+      ValueError: an unknown weighting, nothing to count, or a spec that does not fit.
+
+    Examples:
+      >>> kernel = jnp.zeros((3, 3, 2, 4)).at[:, :, 0, :2].set(1.0)
+      >>> [round(float(group_sparsity(kernel, group_lasso(), weighting=w)), 3)
+      ...  for w in ("unweighted", "size", "kernel")]
+      [0.5, 0.5, 0.75]
+    """
+    if weighting not in ("unweighted", "size", "kernel"):
+        raise ValueError(
+            f"`weighting` must be 'unweighted', 'size' or 'kernel', got {weighting!r}."
+        )
+    zeros, total = [], 0
+    bounds = bind(regularizer, params)
+    for bound, x in zip(bounds, jax.tree.leaves(params), strict=True):
+        if bound.regularizer is None:
+            continue
+        if weighting == "kernel" and x.ndim > 2:
+            dead = ~jnp.any(x != 0, axis=tuple(range(x.ndim - 2)))
+            zeros.append(_count(dead))
+            total += dead.size
+            continue
+        dead = ~bound.regularizer.support(x)
+        if weighting == "size":
+            sizes = jnp.broadcast_to(bound.regularizer.unit_sizes(x.shape), dead.shape)
+            zeros.append(jnp.sum(jnp.where(dead, sizes, 0), dtype=_real()))
+            total += x.size
+        else:
+            zeros.append(_count(dead))
+            total += dead.size
+    return _ratio(zeros, total, "groups")
+
+
+def rank(supports: Any) -> Any:
+    """Return the number of active units of every leaf: with spectral maps, its rank.
+
+    Args:
+      supports: Tree of boolean arrays: `structured_support` of an optimizer state,
+        which counts the singular values the prox itself shrank, or
+        `RegularizerMap.support` of params, which needs an SVD and a tolerance.
+
+    Returns:
+      Tree of int32 arrays; one rank per matrix where a leaf is a batch of matrices.
+
+    Examples:
+      >>> x = jnp.diag(jnp.array([3.0, 0.5, 2.0]))
+      >>> rank(nuclear_norm().prox_support(x, 1.0))
+      Array(2, dtype=int32)
+    """
+    return jax.tree.map(lambda s: jnp.sum(s, axis=-1, dtype=jnp.int32), supports)
+
+
+def _real() -> Any:
+    return jnp.result_type(float)
+
+
+def _count(flags: jax.Array) -> jax.Array:
+    # Integer sums are exact; float32 stops counting at 2**24.
+    return jnp.sum(flags, dtype=jnp.int32).astype(_real())
+
+
+def _ratio(zeros: list[jax.Array], total: int, what: str) -> jax.Array:
+    if not total:
+        raise ValueError(f"there are no {what} to count: no leaf is regularized.")
+    return sum(zeros, jnp.zeros((), _real())) / total

@@ -1,0 +1,267 @@
+"""The named penalties on entries."""
+
+from rmda_jax.regularizers._calculus import Boxed
+from rmda_jax.regularizers._composed import Composed
+from rmda_jax.regularizers._geometries import Entries
+from rmda_jax.regularizers._penalties import L0, MCP, SCAD, Abs, Elastic, LogSum, Lq
+from rmda_jax.regularizers._sets import Box, box, nonnegative
+
+
+def l1() -> Composed:
+    r"""The l1 norm, :math:`\psi(x) = \sum_i |x_i|`: unstructured sparsity.
+
+    Returns:
+      A convex, separable regularizer for arrays of any shape. Prox is the soft
+      threshold :math:`\mathrm{sign}(x_i)\max(|x_i| - t, 0)`; zeros are exact.
+
+    Examples:
+      >>> l1().prox(jnp.array([1.5, -0.5]), 1.0)
+      Array([0.5, 0. ], dtype=float32)
+    """
+    return Composed(Abs(), Entries())
+
+
+def squared_l2() -> Composed:
+    r"""Ridge, :math:`\psi(x) = \tfrac12\|x\|^2` (mind the half): prox :math:`x/(1+t)`.
+
+    Returns:
+      A convex, separable regularizer for arrays of any shape; it makes nothing zero.
+
+    Examples:
+      >>> squared_l2().prox(jnp.array([3.0]), 2.0)
+      Array([1.], dtype=float32)
+    """
+    return Composed(Elastic(0.0), Entries())
+
+
+def elastic_net(l1_ratio: float = 0.5) -> Composed:
+    r"""Elastic net, :math:`\rho\|x\|_1 + \tfrac{1-\rho}2\|x\|^2`.
+
+    Args:
+      l1_ratio: :math:`\rho \in [0, 1]`.
+
+    Returns:
+      A convex, separable regularizer for arrays of any shape. Prox:
+      :math:`\mathrm{sign}(x_i)\max(|x_i| - t\rho, 0) / (1 + t(1-\rho))`.
+
+    Raises:
+      ValueError: ``l1_ratio`` outside [0, 1].
+
+    Examples:
+      >>> elastic_net(0.5).prox(jnp.array([4.0, -0.5]), 2.0)
+      Array([1.5, 0. ], dtype=float32)
+
+    References:
+      Zou & Hastie, `Regularization and variable selection via the elastic net
+      <https://doi.org/10.1111/j.1467-9868.2005.00503.x>`_, 2005.
+    """
+    return Composed(Elastic(l1_ratio), Entries())
+
+
+def mcp(lam: float = 1.0, gamma: float = 3.0) -> Composed:
+    r"""Minimax concave penalty on entries: like l1 at zero, no bias on large weights.
+
+    .. math:: \psi(x) = \sum_i \varphi(|x_i|), \quad
+        \varphi(r) = \lambda_0 r - \tfrac{r^2}{2\gamma}\ (r \le \gamma\lambda_0),
+        \quad \tfrac12\gamma\lambda_0^2 \text{ beyond}
+
+    Args:
+      lam: :math:`\lambda_0 > 0`, the slope at zero. The strength multiplies all of
+        :math:`\psi`; ``lam * gamma`` is where weights become free.
+      gamma: :math:`\gamma > 0`.
+
+    Returns:
+      A separable, nonconvex regularizer for arrays of any shape. Prox is firm
+      thresholding while :math:`t < \gamma`, a hard threshold at
+      :math:`\lambda_0\sqrt{t\gamma}` from there on.
+
+    Raises:
+      ValueError: ``lam`` or ``gamma`` not positive.
+
+    Examples:
+      >>> mcp(gamma=2.0).prox(jnp.array([0.5, 1.5, 3.0]), 1.0)
+      Array([0., 1., 3.], dtype=float32)
+
+    References:
+      Zhang, `Nearly unbiased variable selection under minimax concave penalty
+      <https://doi.org/10.1214/09-AOS729>`_, 2010.
+    """
+    return Composed(MCP(lam, gamma), Entries())
+
+
+def scad(lam: float = 1.0, a: float = 3.7) -> Composed:
+    r"""Smoothly clipped absolute deviation on entries.
+
+    .. math:: \varphi(r) = \lambda_0 r\ (r \le \lambda_0),\quad
+        \frac{2a\lambda_0 r - r^2 - \lambda_0^2}{2(a-1)}\ (r \le a\lambda_0),\quad
+        \tfrac12\lambda_0^2(a+1) \text{ beyond}
+
+    Args:
+      lam: :math:`\lambda_0 > 0`, the slope at zero.
+      a: Where the penalty levels off, in units of ``lam``; more than 2.
+
+    Returns:
+      A separable, nonconvex regularizer for arrays of any shape; prox is the global
+      minimiser for every step size.
+
+    Raises:
+      ValueError: ``lam`` not positive or ``a`` not above 2.
+
+    Examples:
+      >>> scad().prox(jnp.array([0.5, 1.5, 5.0]), 1.0)
+      Array([0. , 0.5, 5. ], dtype=float32)
+
+    References:
+      Fan & Li, `Variable selection via nonconcave penalized likelihood
+      <https://doi.org/10.1198/016214501753382273>`_, 2001.
+    """
+    return Composed(SCAD(lam, a), Entries())
+
+
+def l0() -> Composed:
+    r"""The number of nonzeros; prox is the hard threshold at :math:`\sqrt{2t}`.
+
+    Returns:
+      A separable, nonconvex regularizer for arrays of any shape. At the threshold
+      itself, a tie, the result is 0.
+
+    Examples:
+      >>> l0().prox(jnp.array([0.9, 1.1]), 0.5)
+      Array([0. , 1.1], dtype=float32)
+    """
+    return Composed(L0(), Entries())
+
+
+def lq(q: float) -> Composed:
+    r"""The power :math:`\psi(x) = \sum_i |x_i|^q`, :math:`0 < q < 1`.
+
+    Args:
+      q: The power.
+
+    Returns:
+      A separable, nonconvex regularizer for arrays of any shape. Prox is 0 up to
+      :math:`\frac{2-q}{2(1-q)}(2t(1-q))^{1/(2-q)}` and jumps there.
+
+    Raises:
+      ValueError: ``q`` outside (0, 1).
+
+    Examples:
+      >>> lq(0.5).prox(jnp.array([1.4, 4.0]), 1.0).round(3)
+      Array([0.   , 3.737], dtype=float32)
+
+    References:
+      Marjanovic & Solo, `On lq optimization and matrix completion
+      <https://doi.org/10.1109/TSP.2012.2212015>`_, 2012.
+    """
+    return Composed(Lq(q), Entries())
+
+
+def l_half() -> Composed:
+    r"""The l1/2 penalty, :math:`\sum_i |x_i|^{1/2}`; see `lq`.
+
+    Returns:
+      A separable, nonconvex regularizer for arrays of any shape.
+
+    Examples:
+      >>> l_half().prox(jnp.array([1.4, 4.0]), 1.0).round(3)
+      Array([0.   , 3.737], dtype=float32)
+
+    References:
+      Xu et al., `L1/2 regularization <https://doi.org/10.1109/TNNLS.2012.2197412>`_,
+      2012.
+    """
+    return lq(1 / 2)
+
+
+def l_two_thirds() -> Composed:
+    r"""The l2/3 penalty, :math:`\sum_i |x_i|^{2/3}`; see `lq`.
+
+    Returns:
+      A separable, nonconvex regularizer for arrays of any shape.
+
+    Examples:
+      >>> l_two_thirds().prox(jnp.array([1.4, 8.0]), 1.0).round(3)
+      Array([0.   , 7.662], dtype=float32)
+
+    References:
+      Cao, Sun & Xu, `Fast image deconvolution using closed-form thresholding formulas
+      of Lq regularization <https://doi.org/10.1016/j.jvcir.2012.10.006>`_, 2013.
+    """
+    return lq(2 / 3)
+
+
+def log_sum(eps: float = 0.1) -> Composed:
+    r"""The log-sum penalty, :math:`\sum_i \log(1 + |x_i|/\epsilon)`.
+
+    Args:
+      eps: :math:`\epsilon > 0`; the slope at zero is its inverse.
+
+    Returns:
+      A separable, nonconvex regularizer for arrays of any shape.
+
+    Raises:
+      ValueError: ``eps`` not positive.
+
+    Examples:
+      >>> log_sum(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(3)
+      Array([0.   , 2.732], dtype=float32)
+
+    References:
+      Candes, Wakin & Boyd, `Enhancing sparsity by reweighted l1 minimization
+      <https://arxiv.org/abs/0711.1612>`_, 2008.
+    """
+    return Composed(LogSum(eps), Entries())
+
+
+def box_l1(lower: float, upper: float) -> Boxed:
+    r"""The l1 norm inside a box: soft threshold, then clip.
+
+    Args:
+      lower: Lowest value of an entry.
+      upper: Highest value of an entry.
+
+    Returns:
+      A convex, separable regularizer for arrays of any shape.
+
+    Raises:
+      ValueError: ``upper`` is below ``lower``.
+
+    Examples:
+      >>> box_l1(-1.0, 1.0).prox(jnp.array([0.5, -3.0]), 0.25)
+      Array([ 0.25, -1.  ], dtype=float32)
+    """
+    return Boxed(l1(), box(lower, upper))
+
+
+def nonnegative_l1() -> Boxed:
+    r"""The l1 norm of nonnegative entries: prox :math:`\max(x_i - t, 0)`.
+
+    Returns:
+      A convex, separable regularizer for arrays of any shape.
+
+    Examples:
+      >>> nonnegative_l1().prox(jnp.array([0.5, -3.0]), 0.25)
+      Array([0.25, 0.  ], dtype=float32)
+    """
+    return Boxed(l1(), nonnegative())
+
+
+def boxed(inner: Composed, lower: float, upper: float) -> Boxed:
+    r"""Any convex sum over entries, restricted to a box.
+
+    Args:
+      inner: A convex, separable regularizer, such as `elastic_net`.
+      lower: Lowest value of an entry.
+      upper: Highest value of an entry.
+
+    Returns:
+      A convex, separable regularizer; its prox is the inner one's, clipped.
+
+    Raises:
+      ValueError: ``inner`` is not convex and separable, or the box is empty.
+
+    Examples:
+      >>> boxed(elastic_net(0.5), 0.0, 1.0).prox(jnp.array([4.0, 1.5]), 1.0)
+      Array([1.       , 0.6666667], dtype=float32)
+    """
+    return Boxed(inner, Box(float(lower), float(upper)))

@@ -1,0 +1,56 @@
+"""The named penalties on singular values."""
+
+from rmda_jax.regularizers._composed import Composed
+from rmda_jax.regularizers._geometries import SingularValues
+from rmda_jax.regularizers._penalties import MCP, Abs
+
+
+def nuclear_norm(matrix_axes: tuple[int, int] = (-2, -1)) -> Composed:
+    r"""The sum of the singular values, :math:`\|X\|_*`: low rank.
+
+    Args:
+      matrix_axes: Rows and columns; the other axes are a batch of matrices.
+
+    Returns:
+      A convex regularizer for arrays of rank 2 or more; prox soft-thresholds the
+      singular values. `support` flags those above rounding, its sum is the rank. Both
+      matrix axes must be unsharded; gradients through the SVD may be NaN.
+
+    Raises:
+      ValueError: at use, an axis that does not exist.
+
+    Examples:
+      >>> nuclear_norm().prox(jnp.diag(jnp.array([3.0, 1.0])), 1.0).round(3)
+      Array([[2., 0.],
+             [0., 0.]], dtype=float32)
+
+    References:
+      Cai, Candes & Shen, `A singular value thresholding algorithm
+      <https://arxiv.org/abs/0810.3286>`_, 2010.
+    """
+    return Composed(Abs(), SingularValues(matrix_axes))
+
+
+def spectral_mcp(
+    lam: float = 1.0, gamma: float = 3.0, matrix_axes: tuple[int, int] = (-2, -1)
+) -> Composed:
+    r"""MCP on the singular values: low rank, large singular values left alone.
+
+    Args:
+      lam: Slope at zero, as in `mcp`.
+      gamma: As in `mcp`.
+      matrix_axes: Rows and columns; the other axes are a batch of matrices.
+
+    Returns:
+      A nonconvex regularizer for arrays of rank 2 or more; see `nuclear_norm` for what
+      its SVD asks.
+
+    Raises:
+      ValueError: ``lam`` or ``gamma`` not positive; at use, a missing axis.
+
+    Examples:
+      >>> spectral_mcp().prox(jnp.diag(jnp.array([4.0, 1.0])), 1.0).round(3)
+      Array([[4., 0.],
+             [0., 0.]], dtype=float32)
+    """
+    return Composed(MCP(lam, gamma), SingularValues(matrix_axes))

@@ -1,0 +1,207 @@
+r"""RMDA: regularized dual averaging with momentum and restarts.
+
+The paper keeps the weighted gradient sum :math:`V_t`; here it is kept divided by
+:math:`\sqrt t`. With :math:`s_t = \eta_t\sqrt t`, :math:`\alpha_t = \sum s_k`:
+
+.. math::
+    M_t &= \sqrt{(t-1)/t}\; M_{t-1} + \eta_t g_t   && (= V_t/\sqrt t) \\
+    \tau_t &= \sqrt{(t-1)/t}\; \tau_{t-1} + \eta_t && (= \alpha_t/\sqrt t) \\
+    \hat W_t &= \operatorname{prox}_{\tau_t\lambda\psi}(W_0 - M_t) \\
+    W_t &= (1 - c_t) W_{t-1} + c_t \hat W_t
+
+The two recursions share their coefficient, so its rounding cancels in the averaged
+gradient :math:`\bar G_t = M_t/\tau_t`. No scalar multiplies an array inside the group
+norm, which keeps the step free of temporaries as large as a leaf.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rmda_jax._types import Params, ScalarOrSchedule, wide_dtype
+from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.transforms._common import (
+    ProxArguments,
+    check_hyperparameter,
+    check_params,
+    check_restart_steps,
+    check_updates,
+    evaluate,
+    is_step,
+)
+
+
+class RMDAState(NamedTuple):
+    """State of `rmda`; three arrays of scalars and two trees like the params."""
+
+    count: jax.Array  # int32: updates so far, over the whole run
+    stage_count: jax.Array  # int32: t, updates so far in this stage
+    weight_sum: jax.Array  # floating: tau_t = alpha_t / sqrt(t)
+    strength: jax.Array  # floating: lambda of the last update
+    grad_sum: Params  # accumulator dtype: M_t = V_t / sqrt(t)
+    anchor: Params  # accumulator dtype: W_0 of this stage
+
+    def prox_arguments(self) -> ProxArguments:
+        """Return centre and step size of the prox that gives the structured iterate."""
+        center = jax.tree.map(lambda w, m: w - m, self.anchor, self.grad_sum)
+        return ProxArguments(center, self.weight_sum * self.strength)
+
+    def mean_gradient(self) -> Params:
+        r"""Return the averaged gradient :math:`\bar G_t = M_t/\tau_t` of this stage."""
+        # Before the first update, and at learning rate 0, the sum is 0 as well.
+        scale = 1 / jnp.where(self.weight_sum > 0, self.weight_sum, 1)
+        return jax.tree.map(lambda m: m * scale.astype(m.dtype), self.grad_sum)
+
+
+def rmda(
+    learning_rate: ScalarOrSchedule,
+    regularizer: Spec,
+    strength: ScalarOrSchedule,
+    *,
+    averaging: ScalarOrSchedule = 0.01,
+    restart_steps: Sequence[int] = (),
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    r"""Regularized dual averaging with momentum and restarts.
+
+    Minimises :math:`\mathbb E f_\xi(W) + \lambda\psi(W)`. In stage-local time t = 1, 2,
+    ..., with :math:`\eta_t` = ``learning_rate``, :math:`\lambda` = ``strength``,
+    :math:`c_t` = ``averaging``, :math:`\psi` = ``regularizer``:
+
+    .. math::
+        s_t &= \eta_t\sqrt t, \quad \alpha_t = \alpha_{t-1} + s_t, \quad
+            V_t = V_{t-1} + s_t g_t \\
+        \hat W_t &= \arg\min_W \langle V_t, W\rangle
+            + \tfrac{\sqrt t}2\|W - W_0\|^2 + \alpha_t\lambda\psi(W)
+            = \operatorname{prox}_{\tau_t\lambda\psi}(W_0 - V_t/\sqrt t),
+            \quad \tau_t = \alpha_t/\sqrt t \\
+        W_t &= (1 - c_t) W_{t-1} + c_t \hat W_t
+
+    The variance of :math:`V_t/\alpha_t` dies out, so that the prox finds the zeros (or
+    ranks) of the solution and keeps them. A restart makes the current params the new
+    anchor :math:`W_0` and starts t, V and :math:`\alpha` from 0.
+
+    The structure lives in :math:`\hat W_t`: the params are exactly structured once the
+    averaging reaches 1, see `stages`; `structured_params` gives :math:`\hat W_t`
+    always. Leaves without a regularizer follow the same averaging, without a prox.
+
+    The update returned is new minus old params, in the params' dtype: nothing may stand
+    after it in an `optax.chain` (weight decay, scaling), clipping may stand before it.
+
+    Args:
+      learning_rate: :math:`\eta_t \ge 0`. A schedule sees the number of updates so far
+        over the whole run; restarts do not reset it.
+      regularizer: A `RegularizerMap`, one regularizer (it then acts on every leaf), or
+        a pytree prefix of the params with regularizers or None.
+      strength: :math:`\lambda \ge 0`, a number, an array or a schedule: sweeping it
+        does not recompile, and `jax.vmap` over it trains a whole path at once.
+      averaging: :math:`c_t \in (0, 1]`; 1 is none. The authors' code calls it momentum;
+        MADGRAD's momentum is :math:`1 - c_t`.
+      restart_steps: Counts of updates at which a new stage begins: the update that
+        finds this many behind it is the first of its stage. Strictly ascending.
+      accumulator_dtype: Dtype of ``grad_sum`` and ``anchor``; at least float32 by
+        default, for a bfloat16 sum saturates.
+
+    Returns:
+      An `optax.GradientTransformation` with state `RMDAState`. ``init`` accepts
+      `jax.ShapeDtypeStruct` leaves and never aliases the params. With bfloat16 params,
+      pass ``hyperparam_dtype=jnp.float32`` to `optax.inject_hyperparams`.
+
+    Raises:
+      TypeError: a hyperparameter is no number, array or schedule; at ``init`` or
+        ``update``, a leaf is not real floating.
+      ValueError: a number out of range, restart steps negative or not ascending; at
+        ``init`` or ``update``, a rule matches nothing, a regularizer does not fit its
+        leaf, params are missing, or gradients do not match them.
+
+    Examples:
+      >>> tx = rmda(0.5, group_lasso(0), strength=0.1, averaging=1.0)
+      >>> params = jnp.array([[1.0, -1.0], [0.1, 0.1]])
+      >>> state = tx.init(params)
+      >>> for _ in range(20):
+      ...     grads = params - jnp.array([[1.0, 1.0], [0.05, 0.0]])
+      ...     updates, state = tx.update(grads, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> params.round(2)
+      Array([[0.9, 0.9],
+             [0. , 0. ]], dtype=float32)
+
+    References:
+      Huang & Lee, `Training Structured Neural Networks Through Manifold Identification
+      and Variance Reduction <https://openreview.net/forum?id=mdUYT5QV0O>`_, ICLR 2022,
+      Algorithm 1. Its released code updates only the last of several parameter groups;
+      here every leaf advances.
+    """
+    check_hyperparameter("learning_rate", learning_rate)
+    check_hyperparameter("strength", strength)
+    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    restarts = check_restart_steps(restart_steps)
+
+    def accumulator(leaf: Any) -> jax.Array:
+        return jnp.zeros_like(leaf, dtype=accumulator_dtype or wide_dtype(leaf.dtype))
+
+    def init_fn(params: Params) -> RMDAState:
+        check_params(params)
+        _ = bind(regularizer, params)
+        scalar = jnp.zeros((), jnp.result_type(float))
+        return RMDAState(
+            count=jnp.zeros((), jnp.int32),
+            stage_count=jnp.zeros((), jnp.int32),
+            weight_sum=scalar,
+            strength=scalar,
+            grad_sum=jax.tree.map(accumulator, params),
+            anchor=jax.tree.map(accumulator, params),
+        )
+
+    def update_fn(
+        updates: optax.Updates, state: RMDAState, params: Params | None = None
+    ) -> tuple[optax.Updates, RMDAState]:
+        check_updates(updates, params)
+        bounds = bind(regularizer, params)
+        eta = evaluate(learning_rate, state.count)
+        lam = evaluate(strength, state.count)
+        c = evaluate(averaging, state.count)
+
+        first = (state.stage_count == 0) | is_step(state.count, restarts)
+        t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
+        decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))
+        tau = decay * state.weight_sum + eta
+
+        def step(bound: Bound, g, m, anchor, w):
+            wide = m.dtype
+            m = decay.astype(wide) * m + eta.astype(wide) * g.astype(wide)
+            anchor = jnp.where(first, w.astype(wide), anchor)
+            new = _structured(bound, anchor, m, tau * lam)
+            delta = c.astype(wide) * (new - w.astype(wide))
+            return delta.astype(w.dtype), m, anchor
+
+        treedef = jax.tree.structure(params)
+        trees = (updates, state.grad_sum, state.anchor, params)
+        leaves = zip(*map(jax.tree.leaves, trees), strict=True)
+        out = [step(b, *leaf) for b, leaf in zip(bounds, leaves, strict=True)]
+        delta, grad_sum, anchor = (
+            jax.tree.unflatten(treedef, [row[i] for row in out]) for i in range(3)
+        )
+        return delta, RMDAState(
+            count=optax.safe_increment(state.count),
+            stage_count=t,
+            weight_sum=tau,
+            strength=lam,
+            grad_sum=grad_sum,
+            anchor=anchor,
+        )
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _structured(
+    bound: Bound, anchor: jax.Array, m: jax.Array, step_size: jax.Array
+) -> jax.Array:
+    if bound.regularizer is None:
+        return anchor - m
+    return bound.regularizer.prox_at(
+        jnp.subtract, (anchor, m), step_size * bound.multiplier
+    )

@@ -1,0 +1,20 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests._x64 import float64
+
+
+def test_tests_run_on_eight_cpu_devices():
+    assert len(jax.devices("cpu")) == 8
+
+
+def test_float64_lasts_as_long_as_its_block():
+    wide = np.ones(2, np.float64)
+    with float64():
+        assert jnp.asarray(wide).dtype == jnp.float64
+    assert jnp.asarray(wide).dtype == jnp.float32
+
+
+def test_x64_fixture_reaches_the_test(x64):
+    assert jnp.asarray(np.ones(2, np.float64)).dtype == jnp.float64
