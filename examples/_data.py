@@ -150,7 +150,8 @@ def _load_digits() -> tuple[RawSplit, RawSplit]:
     # Imported here, so that MNIST-like data do without scikit-learn.
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits().images, load_digits().target
+    pixels, labels = load_digits(return_X_y=True)
+    images = pixels.reshape(-1, 8, 8)
     test, train = _hold_out(len(labels), len(labels) // 5)
     return (images[train], labels[train]), (images[test], labels[test])
 

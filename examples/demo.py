@@ -251,16 +251,17 @@ def select_strength(data: Dataset, config: Config) -> float | None:
     """
 
     def mean_accuracy(method: str, strength: float) -> float:
-        accuracies = []
+        ends = []
         for seed in SELECTION_SEEDS:
             changed = dataclasses.replace(config, strength=strength, seed=seed)
-            *_, last = train(method, data, changed)
-            accuracies.append(last.structured_accuracy)
+            *_, end = train(method, data, changed)
+            ends.append((end.structured_accuracy, end.group_sparsity))
+        accuracy, group_sparsity = np.mean(ends, axis=0).tolist()
         console.print(
-            f"{method}, strength {strength:g}: accuracy {np.mean(accuracies):.2%}, "
-            f"group sparsity {last.group_sparsity:.2%} with the last seed"
+            f"{method}, strength {strength:g}: validation accuracy {accuracy:.2%}, "
+            f"group sparsity {group_sparsity:.2%}"
         )
-        return float(np.mean(accuracies))
+        return accuracy
 
     lowest = mean_accuracy("dense SGD", strength=0.0) - 0.01
     passed = [s for s in STRENGTHS if mean_accuracy("RMDA", strength=s) >= lowest]
@@ -275,6 +276,8 @@ def main(args: Sequence[str] | None = None) -> None:
         data = jax.device_put(load(config.dataset, config.data_dir))
     except DataError as error:
         sys.exit(f"Error: {error}")
+    for path in filter(None, (config.figure, config.json)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if config.select_strength:
         console.print(f"selected strength: {select_strength(data, config)}")
         return

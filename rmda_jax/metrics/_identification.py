@@ -21,7 +21,7 @@ def support_distance(first: Any, second: Any) -> jax.Array:
       Scalar, int32: the Hamming distance, 0 iff the structures are the same.
 
     Examples:
-      >>> support_distance(jnp.array([True, False]), jnp.array([True, True]))
+      >>> rj.metrics.support_distance(jnp.array([True, False]), jnp.array([True, True]))
       Array(1, dtype=int32)
     """
     different = jax.tree.map(
@@ -47,7 +47,8 @@ def stable_since(
       ``step`` if the support changed, else ``since``; int32.
 
     Examples:
-      >>> stable_since(0, 7, jnp.array([True, False]), jnp.array([True, True]))
+      >>> before, now = jnp.array([True, False]), jnp.array([True, True])
+      >>> rj.metrics.stable_since(0, 7, before, now)
       Array(7, dtype=int32)
     """
     changed = support_distance(previous, current) > 0
@@ -68,7 +69,8 @@ def support_stable_since(supports: Any) -> jax.Array:
       ValueError: there is nothing recorded.
 
     Examples:
-      >>> support_stable_since(jnp.array([[True, True], [True, False], [True, False]]))
+      >>> supports = jnp.array([[True, True], [True, False], [True, False]])
+      >>> rj.metrics.support_stable_since(supports)
       Array(1, dtype=int32)
     """
     leaves = jax.tree.leaves(supports)
@@ -95,8 +97,8 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
       regularizer: The one the transformation was built with.
 
     Returns:
-      Scalar. Exact or a lower bound, leaf by leaf, as `Regularizer.subgradient_distance`
-      says.
+      Scalar. Exact or a lower bound, leaf by leaf, as
+      `Regularizer.subgradient_distance` says.
 
     Raises:
       TypeError, ValueError: as in `structured_params`.
@@ -151,7 +153,9 @@ def _certificates(opt_state: Any, regularizer: Spec):
     )
     bounds = bind(regularizer, center)
     rows = zip(
-        bounds, *map(jax.tree.leaves, (center, steps, gradients, strengths)), strict=True
+        bounds,
+        *map(jax.tree.leaves, (center, steps, gradients, strengths)),
+        strict=True,
     )
     for bound, leaf, step, gradient, strength in rows:
         if bound.regularizer is not None:

@@ -23,7 +23,7 @@ def sparsity(params: Params, regularizer: Spec | None = None) -> jax.Array:
       ValueError: there are no entries to count; a spec does not fit.
 
     Examples:
-      >>> sparsity({"a": jnp.array([0.0, 1.0]), "b": jnp.array([0.0, 0.0])})
+      >>> rj.metrics.sparsity({"a": jnp.array([0.0, 1.0]), "b": jnp.array([0.0, 0.0])})
       Array(0.75, dtype=float32)
     """
     leaves = jax.tree.leaves(params)
@@ -62,9 +62,11 @@ def group_sparsity(
 
     Examples:
       >>> kernel = jnp.zeros((3, 3, 2, 4)).at[:, :, 0, :2].set(1.0)
-      >>> [round(float(group_sparsity(kernel, group_lasso(), weighting=w)), 3)
-      ...  for w in ("unweighted", "size", "kernel")]
-      [0.5, 0.5, 0.75]
+      >>> for weighting in ("unweighted", "size", "kernel"):
+      ...     print(rj.metrics.group_sparsity(kernel, rj.group_lasso(), weighting))
+      0.5
+      0.5
+      0.75
     """
     if weighting not in ("unweighted", "size", "kernel"):
         raise ValueError(
@@ -104,7 +106,7 @@ def rank(supports: Any) -> Any:
 
     Examples:
       >>> x = jnp.diag(jnp.array([3.0, 0.5, 2.0]))
-      >>> rank(nuclear_norm().prox_support(x, 1.0))
+      >>> rj.metrics.rank(rj.nuclear_norm().prox_support(x, 1.0))
       Array(2, dtype=int32)
     """
     return jax.tree.map(lambda s: jnp.sum(s, axis=-1, dtype=jnp.int32), supports)

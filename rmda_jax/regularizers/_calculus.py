@@ -11,7 +11,7 @@ from rmda_jax._types import Shape
 from rmda_jax.regularizers._base import Regularizer, check_parameter
 from rmda_jax.regularizers._geometries import Entries, Groups, norm
 from rmda_jax.regularizers._metric import group_metric_prox
-from rmda_jax.regularizers._penalties import Abs
+from rmda_jax.regularizers._penalties import LINEAR, Abs
 from rmda_jax.regularizers._sets import Box, water_level
 
 
@@ -66,7 +66,7 @@ class SparseGroup(Regularizer):
         b = _soft(d * x, t * self.l1_ratio)
         weights = jnp.asarray(self.groups.weights(x.shape), x.dtype)
         level = t * (1 - self.l1_ratio) * weights
-        return group_metric_prox(self.groups, Abs.affine_slope, b, d, level)
+        return group_metric_prox(self.groups, LINEAR, b, d, level)
 
     def _support(self, x: jax.Array) -> jax.Array:
         """Flag the groups that are not zero."""

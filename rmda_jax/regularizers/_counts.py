@@ -95,7 +95,7 @@ def top_k(k: int, group_axes: int | tuple[int, ...] = ()) -> TopK:
       ValueError: ``k`` is negative.
 
     Examples:
-      >>> top_k(1).prox(jnp.array([2.0, -3.0, 1.0]), 0.1)
+      >>> rj.top_k(1).prox(jnp.array([2.0, -3.0, 1.0]), 0.1)
       Array([ 0., -3.,  0.], dtype=float32)
     """
     return TopK(k, as_groups(group_axes, weighted=False))
@@ -116,7 +116,7 @@ def n_m(n: int, m: int, axis: int = -1) -> NM:
       ValueError: ``n`` negative, ``m`` below ``n``; at use, an axis that does not fit.
 
     Examples:
-      >>> n_m(2, 4).prox(jnp.array([1.0, -3.0, 2.0, 0.5]), 0.1)
+      >>> rj.n_m(2, 4).prox(jnp.array([1.0, -3.0, 2.0, 0.5]), 0.1)
       Array([ 0., -3.,  2.,  0.], dtype=float32)
 
     References:

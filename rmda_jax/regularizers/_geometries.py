@@ -150,7 +150,7 @@ class Groups(Geometry):
         return f"groups along axis {axes}{tiles}"
 
     def check(self, shape: Shape) -> None:
-        normalized_axes(self.group_axes, shape)
+        _ = normalized_axes(self.group_axes, shape)
 
     def weights(self, shape: Shape) -> ArrayLike:
         if not self.weighted:
@@ -172,9 +172,7 @@ class Groups(Geometry):
     def magnitudes(self, x: jax.Array) -> jax.Array:
         squares = self.reduce(jnp.sum, jnp.square(x))
         # sqrt has an infinite slope at 0; the inner where keeps gradients finite.
-        return jnp.where(
-            squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares))
-        )
+        return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))
 
     def shrink_at(self, center: Center, operands: Operands, prox, t) -> jax.Array:
         shape = jax.eval_shape(center, *operands).shape
@@ -260,7 +258,7 @@ class SingularValues(Geometry):
         return f"singular values of axes {self.matrix_axes}"
 
     def check(self, shape: Shape) -> None:
-        normalized_axes(self.matrix_axes, shape, name="matrix_axes")
+        _ = normalized_axes(self.matrix_axes, shape, name="matrix_axes")
 
     def sizes(self, shape: Shape) -> np.ndarray:
         return np.ones((1,) * (len(shape) - 1), int)

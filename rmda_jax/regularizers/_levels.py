@@ -98,7 +98,7 @@ def binary(scale: float = 1.0, *, soft: bool = False) -> Levels:
       ValueError: ``scale`` is not positive.
 
     Examples:
-      >>> binary().prox(jnp.array([0.2, -3.0]), 1.0)
+      >>> rj.binary().prox(jnp.array([0.2, -3.0]), 1.0)
       Array([ 1., -1.], dtype=float32)
 
     References:
@@ -125,7 +125,7 @@ def ternary(scale: float = 1.0, *, soft: bool = False) -> Levels:
       ValueError: ``scale`` is not positive.
 
     Examples:
-      >>> ternary().prox(jnp.array([0.2, -3.0, 0.7]), 1.0)
+      >>> rj.ternary().prox(jnp.array([0.2, -3.0, 0.7]), 1.0)
       Array([ 0., -1.,  1.], dtype=float32)
 
     References:
@@ -154,7 +154,7 @@ def uniform_levels(
       ValueError: ``bits`` out of range, or ``upper`` not above ``lower``.
 
     Examples:
-      >>> uniform_levels(2, 0.0, 3.0).prox(jnp.array([0.4, 2.6, 9.0]), 1.0)
+      >>> rj.uniform_levels(2, 0.0, 3.0).prox(jnp.array([0.4, 2.6, 9.0]), 1.0)
       Array([0., 3., 3.], dtype=float32)
     """
     if not (isinstance(bits, int) and 1 <= bits <= 16):

@@ -76,7 +76,8 @@ class LHalfBall(FeasibleSet):
                 left = (surplus(middle) <= 0) == rising
                 return jnp.where(left, middle, low), jnp.where(left, high, middle)
 
-            return sum(lax.fori_loop(0, 60, halve, (low, high))) / 2
+            low, high = lax.fori_loop(0, 60, halve, (low, high))
+            return (low + high) / 2
 
         points = jax.vmap(point)(jax.vmap(bisect)(grid[:-1], grid[1:]))
         losses = jnp.sum(jnp.square(points - a), axis=-1)
@@ -107,7 +108,7 @@ def l_half_ball(radius: float = 1.0) -> LHalfBall:
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> l_half_ball(1.0).prox(jnp.array([2.0, -0.1]), 0.1)
+      >>> rj.l_half_ball(1.0).prox(jnp.array([2.0, 0.1]), 0.1).round(3)
       Array([1., 0.], dtype=float32)
     """
     return LHalfBall(radius)

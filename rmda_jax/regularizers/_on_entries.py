@@ -15,7 +15,7 @@ def l1() -> Composed:
       threshold :math:`\mathrm{sign}(x_i)\max(|x_i| - t, 0)`; zeros are exact.
 
     Examples:
-      >>> l1().prox(jnp.array([1.5, -0.5]), 1.0)
+      >>> rj.l1().prox(jnp.array([1.5, -0.5]), 1.0)
       Array([0.5, 0. ], dtype=float32)
     """
     return Composed(Abs(), Entries())
@@ -28,7 +28,7 @@ def squared_l2() -> Composed:
       A convex, separable regularizer for arrays of any shape; it makes nothing zero.
 
     Examples:
-      >>> squared_l2().prox(jnp.array([3.0]), 2.0)
+      >>> rj.squared_l2().prox(jnp.array([3.0]), 2.0)
       Array([1.], dtype=float32)
     """
     return Composed(Elastic(0.0), Entries())
@@ -48,7 +48,7 @@ def elastic_net(l1_ratio: float = 0.5) -> Composed:
       ValueError: ``l1_ratio`` outside [0, 1].
 
     Examples:
-      >>> elastic_net(0.5).prox(jnp.array([4.0, -0.5]), 2.0)
+      >>> rj.elastic_net(0.5).prox(jnp.array([4.0, -0.5]), 2.0)
       Array([1.5, 0. ], dtype=float32)
 
     References:
@@ -79,7 +79,7 @@ def mcp(lam: float = 1.0, gamma: float = 3.0) -> Composed:
       ValueError: ``lam`` or ``gamma`` not positive.
 
     Examples:
-      >>> mcp(gamma=2.0).prox(jnp.array([0.5, 1.5, 3.0]), 1.0)
+      >>> rj.mcp(gamma=2.0).prox(jnp.array([0.5, 1.5, 3.0]), 1.0)
       Array([0., 1., 3.], dtype=float32)
 
     References:
@@ -108,7 +108,7 @@ def scad(lam: float = 1.0, a: float = 3.7) -> Composed:
       ValueError: ``lam`` not positive or ``a`` not above 2.
 
     Examples:
-      >>> scad().prox(jnp.array([0.5, 1.5, 5.0]), 1.0)
+      >>> rj.scad().prox(jnp.array([0.5, 1.5, 5.0]), 1.0)
       Array([0. , 0.5, 5. ], dtype=float32)
 
     References:
@@ -126,7 +126,7 @@ def l0() -> Composed:
       itself, a tie, the result is 0.
 
     Examples:
-      >>> l0().prox(jnp.array([0.9, 1.1]), 0.5)
+      >>> rj.l0().prox(jnp.array([0.9, 1.1]), 0.5)
       Array([0. , 1.1], dtype=float32)
     """
     return Composed(L0(), Entries())
@@ -146,8 +146,8 @@ def lq(q: float) -> Composed:
       ValueError: ``q`` outside (0, 1).
 
     Examples:
-      >>> lq(0.5).prox(jnp.array([1.4, 4.0]), 1.0).round(3)
-      Array([0.   , 3.737], dtype=float32)
+      >>> rj.lq(0.5).prox(jnp.array([1.4, 4.0]), 1.0).round(3)
+      Array([0.   , 3.742], dtype=float32)
 
     References:
       Marjanovic & Solo, `On lq optimization and matrix completion
@@ -163,8 +163,8 @@ def l_half() -> Composed:
       A separable, nonconvex regularizer for arrays of any shape.
 
     Examples:
-      >>> l_half().prox(jnp.array([1.4, 4.0]), 1.0).round(3)
-      Array([0.   , 3.737], dtype=float32)
+      >>> rj.l_half().prox(jnp.array([1.4, 4.0]), 1.0).round(3)
+      Array([0.   , 3.742], dtype=float32)
 
     References:
       Xu et al., `L1/2 regularization <https://doi.org/10.1109/TNNLS.2012.2197412>`_,
@@ -180,7 +180,7 @@ def l_two_thirds() -> Composed:
       A separable, nonconvex regularizer for arrays of any shape.
 
     Examples:
-      >>> l_two_thirds().prox(jnp.array([1.4, 8.0]), 1.0).round(3)
+      >>> rj.l_two_thirds().prox(jnp.array([1.4, 8.0]), 1.0).round(3)
       Array([0.   , 7.662], dtype=float32)
 
     References:
@@ -203,7 +203,7 @@ def log_sum(eps: float = 0.1) -> Composed:
       ValueError: ``eps`` not positive.
 
     Examples:
-      >>> log_sum(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(3)
+      >>> rj.log_sum(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(3)
       Array([0.   , 2.732], dtype=float32)
 
     References:
@@ -227,7 +227,7 @@ def box_l1(lower: float, upper: float) -> Boxed:
       ValueError: ``upper`` is below ``lower``.
 
     Examples:
-      >>> box_l1(-1.0, 1.0).prox(jnp.array([0.5, -3.0]), 0.25)
+      >>> rj.box_l1(-1.0, 1.0).prox(jnp.array([0.5, -3.0]), 0.25)
       Array([ 0.25, -1.  ], dtype=float32)
     """
     return Boxed(l1(), box(lower, upper))
@@ -240,7 +240,7 @@ def nonnegative_l1() -> Boxed:
       A convex, separable regularizer for arrays of any shape.
 
     Examples:
-      >>> nonnegative_l1().prox(jnp.array([0.5, -3.0]), 0.25)
+      >>> rj.nonnegative_l1().prox(jnp.array([0.5, -3.0]), 0.25)
       Array([0.25, 0.  ], dtype=float32)
     """
     return Boxed(l1(), nonnegative())
@@ -261,7 +261,7 @@ def boxed(inner: Composed, lower: float, upper: float) -> Boxed:
       ValueError: ``inner`` is not convex and separable, or the box is empty.
 
     Examples:
-      >>> boxed(elastic_net(0.5), 0.0, 1.0).prox(jnp.array([4.0, 1.5]), 1.0)
+      >>> rj.boxed(rj.elastic_net(0.5), 0.0, 1.0).prox(jnp.array([4.0, 1.5]), 1.0)
       Array([1.       , 0.6666667], dtype=float32)
     """
     return Boxed(inner, Box(float(lower), float(upper)))

@@ -35,7 +35,7 @@ def group_lasso(
 
     Examples:
       >>> x = jnp.array([[3.0, 4.0], [0.3, 0.4]])
-      >>> group_lasso(0, weighted=False).prox(x, 2.5)
+      >>> rj.group_lasso(0, weighted=False).prox(x, 2.5)
       Array([[1.5, 2. ],
              [0. , 0. ]], dtype=float32)
 
@@ -65,7 +65,7 @@ def sparse_group_lasso(
 
     Examples:
       >>> x = jnp.array([[3.5, 0.2], [0.3, 0.4]])
-      >>> sparse_group_lasso(0, weighted=False).prox(x, 1.0)
+      >>> rj.sparse_group_lasso(0, weighted=False).prox(x, 1.0)
       Array([[2.5, 0. ],
              [0. , 0. ]], dtype=float32)
 
@@ -92,7 +92,7 @@ def group_linf(group_axes: GroupAxes = -2, *, weighted: bool = True) -> GroupMax
 
     Examples:
       >>> x = jnp.array([[3.0, 1.0], [0.3, -0.4]])
-      >>> group_linf(0, weighted=False).prox(x, 1.0)
+      >>> rj.group_linf(0, weighted=False).prox(x, 1.0)
       Array([[2., 1.],
              [0., 0.]], dtype=float32)
 
@@ -126,7 +126,7 @@ def group_mcp(
 
     Examples:
       >>> x = jnp.array([[3.0, 4.0], [0.3, 0.4]])
-      >>> group_mcp(0, weighted=False).prox(x, 1.0)
+      >>> rj.group_mcp(0, weighted=False).prox(x, 1.0)
       Array([[3., 4.],
              [0., 0.]], dtype=float32)
 
@@ -252,7 +252,7 @@ def l2_norm() -> Composed:
       :math:`(1 - t/\|x\|)_+\,x`, exactly 0 when :math:`\|x\| \le t`.
 
     Examples:
-      >>> l2_norm().prox(jnp.array([3.0, 4.0]), 2.5)
+      >>> rj.l2_norm().prox(jnp.array([3.0, 4.0]), 2.5)
       Array([1.5, 2. ], dtype=float32)
     """
     return Composed(Abs(), as_groups((), weighted=False))
@@ -265,7 +265,7 @@ def linf_norm() -> GroupMax:
       A convex regularizer for arrays of any shape; prox caps the magnitudes.
 
     Examples:
-      >>> linf_norm().prox(jnp.array([3.0, -1.0]), 1.0)
+      >>> rj.linf_norm().prox(jnp.array([3.0, -1.0]), 1.0)
       Array([ 2., -1.], dtype=float32)
     """
     return GroupMax(as_groups((), weighted=False))

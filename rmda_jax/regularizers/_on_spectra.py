@@ -20,7 +20,7 @@ def nuclear_norm(matrix_axes: tuple[int, int] = (-2, -1)) -> Composed:
       ValueError: at use, an axis that does not exist.
 
     Examples:
-      >>> nuclear_norm().prox(jnp.diag(jnp.array([3.0, 1.0])), 1.0).round(3)
+      >>> rj.nuclear_norm().prox(jnp.diag(jnp.array([3.0, 1.0])), 1.0).round(3)
       Array([[2., 0.],
              [0., 0.]], dtype=float32)
 
@@ -49,7 +49,7 @@ def spectral_mcp(
       ValueError: ``lam`` or ``gamma`` not positive; at use, a missing axis.
 
     Examples:
-      >>> spectral_mcp().prox(jnp.diag(jnp.array([4.0, 1.0])), 1.0).round(3)
+      >>> rj.spectral_mcp().prox(jnp.diag(jnp.array([4.0, 1.0])), 1.0).round(3)
       Array([[4., 0.],
              [0., 0.]], dtype=float32)
     """

@@ -4,7 +4,7 @@ Each knows its value, its derivative from the right (at 0: how hard it pushes to
 zero) and its prox :math:`\arg\min_{y \ge 0} \tfrac12 (y - r)^2 + t\varphi(y)`, always
 the global minimiser. ``r`` and ``t`` are arrays that broadcast; ``t = 0`` returns
 ``r``. Tests are written so that NaN fails them and stays NaN: a poisoned weight must
-not turn into a clean zero. What a magnitude is, is the geometry's business (`_geometries`).
+not turn into a clean zero. What a magnitude is, is the business of `_geometries`.
 """
 
 import abc
@@ -28,12 +28,19 @@ class AffineSlope(NamedTuple):
     knee: float
 
 
+LINEAR = AffineSlope(1.0, 0.0, float("inf"))
+
+
 class Penalty(abc.ABC):
     """A scalar function of a magnitude, nondecreasing and 0 at 0."""
 
     is_convex = False
     is_homogeneous = False
-    affine_slope: AffineSlope | None = None
+
+    @property
+    def affine_slope(self) -> AffineSlope | None:
+        """The derivative, where it is affine up to a knee and 0 beyond; else None."""
+        return None
 
     @abc.abstractmethod
     def value(self, r: jax.Array) -> jax.Array:
@@ -54,7 +61,10 @@ class Abs(Penalty):
 
     is_convex = True
     is_homogeneous = True
-    affine_slope = AffineSlope(1.0, 0.0, float("inf"))
+
+    @property
+    def affine_slope(self) -> AffineSlope:
+        return LINEAR
 
     def value(self, r: jax.Array) -> jax.Array:
         return r

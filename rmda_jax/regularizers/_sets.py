@@ -14,7 +14,9 @@ from rmda_jax.regularizers._geometries import Groups, as_groups
 
 
 def water_level(groups: Groups, a: jax.Array, total: jax.Array) -> jax.Array:
-    r"""Return :math:`\theta` with :math:`\sum_{i\in g} \max(a_i - \theta, 0) = \text{total}`.
+    r"""Return the level above which every group holds ``total``.
+
+    .. math:: \theta_g: \quad \sum_{i\in g} \max(a_i - \theta_g, 0) = \text{total}
 
     The left side is convex, piecewise linear and falling, so Newton from the level that
     counts every entry as active rises to the root in finitely many steps, without a
@@ -169,7 +171,7 @@ def box(lower: float, upper: float) -> Box:
       ValueError: ``upper`` is below ``lower``.
 
     Examples:
-      >>> box(-1.0, 1.0).prox(jnp.array([0.5, -3.0]), 0.1)
+      >>> rj.box(-1.0, 1.0).prox(jnp.array([0.5, -3.0]), 0.1)
       Array([ 0.5, -1. ], dtype=float32)
     """
     return Box(float(lower), float(upper))
@@ -182,7 +184,7 @@ def nonnegative() -> Box:
       A convex, separable indicator for arrays of any shape.
 
     Examples:
-      >>> nonnegative().prox(jnp.array([0.5, -3.0]), 0.1)
+      >>> rj.nonnegative().prox(jnp.array([0.5, -3.0]), 0.1)
       Array([0.5, 0. ], dtype=float32)
     """
     return Box(0.0, math.inf)
@@ -202,7 +204,7 @@ def l1_ball(radius: float = 1.0, group_axes: int | tuple[int, ...] = ()) -> Ball
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> l1_ball(1.0).prox(jnp.array([2.0, -1.0]), 0.1)
+      >>> rj.l1_ball(1.0).prox(jnp.array([2.0, -1.0]), 0.1)
       Array([1., 0.], dtype=float32)
 
     References:
@@ -226,7 +228,7 @@ def l2_ball(radius: float = 1.0, group_axes: int | tuple[int, ...] = ()) -> Ball
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> l2_ball(1.0).prox(jnp.array([3.0, -4.0]), 0.1)
+      >>> rj.l2_ball(1.0).prox(jnp.array([3.0, -4.0]), 0.1)
       Array([ 0.6, -0.8], dtype=float32)
     """
     return Ball("l2 ball", radius, as_groups(group_axes, weighted=False))
@@ -246,8 +248,8 @@ def simplex(radius: float = 1.0, group_axes: int | tuple[int, ...] = ()) -> Ball
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> simplex().prox(jnp.array([2.0, 0.5, 1.6]), 0.1)
-      Array([0.7, 0. , 0.3], dtype=float32)
+      >>> rj.simplex().prox(jnp.array([2.0, 0.5, 1.5]), 0.1)
+      Array([0.75, 0.  , 0.25], dtype=float32)
 
     References:
       Duchi et al., `Efficient projections onto the l1-ball

@@ -41,7 +41,7 @@ class TotalVariation(Regularizer):
         return True
 
     def _check(self, shape: Shape) -> None:
-        normalized_axes((self.axis,), shape, name="axis")
+        _ = normalized_axes((self.axis,), shape, name="axis")
 
     def _value(self, x: jax.Array) -> jax.Array:
         variation = jnp.sum(jnp.abs(jnp.diff(x, axis=self.axis)))
@@ -120,9 +120,7 @@ def _denoise(y: jax.Array, t: jax.Array) -> jax.Array:
         left, slope, offset = knots.meet(one, -current - t, -t, 1)
         low = (-t - offset) / slope
         low_knot = (low, slope, offset + t)
-        right, slope, offset = knots._replace(left=left).meet(
-            one, -current + t, t, -1
-        )
+        right, slope, offset = knots._replace(left=left).meet(one, -current + t, t, -1)
         high = (t - offset) / slope
         high_knot = (high, -slope, t - offset)
         return knots.push(left - 1, right + 1, low_knot, high_knot), (low, high)
@@ -134,7 +132,10 @@ def _denoise(y: jax.Array, t: jax.Array) -> jax.Array:
     first = (y[0] - t, y[0] + t)
     empty = jnp.zeros(2 * n, y.dtype)
     knots = _Knots(empty, empty, empty, jnp.int32(n), jnp.int32(n - 1)).push(
-        jnp.int32(n - 1), jnp.int32(n), (first[0], one, t - y[0]), (first[1], -one, t + y[0])
+        jnp.int32(n - 1),
+        jnp.int32(n),
+        (first[0], one, t - y[0]),
+        (first[1], -one, t + y[0]),
     )
     knots, (lows, highs) = lax.scan(forward, knots, y[1:-1])
     _, slope, offset = knots.meet(one, -y[-1] - t, jnp.zeros_like(t), 1)
@@ -157,7 +158,7 @@ def total_variation(axis: int = -1) -> TotalVariation:
       ValueError: at use, an axis that does not exist.
 
     Examples:
-      >>> total_variation().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 1.0)
+      >>> rj.total_variation().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 1.0)
       Array([0.5, 0.5, 2.5, 2.5], dtype=float32)
 
     References:
@@ -181,7 +182,7 @@ def fused_lasso(axis: int = -1, *, l1_ratio: float = 0.5) -> TotalVariation:
       ValueError: ``l1_ratio`` outside [0, 1]; at use, an axis that does not exist.
 
     Examples:
-      >>> fused_lasso().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 2.0)
+      >>> rj.fused_lasso().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 2.0)
       Array([0. , 0. , 1.5, 1.5], dtype=float32)
 
     References:

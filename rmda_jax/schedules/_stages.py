@@ -37,9 +37,8 @@ def stages(
     - ``"geometric"``, RMDA's released code: :math:`c \leftarrow \min(c/\gamma, 1)` at
       every milestone.
     - ``"sqrt"``, the RAMDA paper: constant until the last stage, and there
-      :math:`c = \min(c_0\sqrt i, 1)`, with i the updates of that stage before the
-      current one, at least 1 (as the released code counts; the paper counts i from 1
-      including the current one). It takes :math:`c_0^{-2}` updates to reach 1.
+      :math:`c = \min(c_0\sqrt i, 1)` at its i-th update, i = 1, 2, ... It reaches 1
+      after :math:`c_0^{-2}` updates.
 
     Args:
       learning_rate: Of the first stage, nonnegative.
@@ -60,7 +59,7 @@ def stages(
       ValueError: an argument is out of range, or the milestones are not ascending.
 
     Examples:
-      >>> recipe = stages(0.1, [2, 4], averaging=0.1, steps_per_epoch=10)
+      >>> recipe = rj.stages(0.1, [2, 4], averaging=0.1, steps_per_epoch=10)
       >>> recipe["restart_steps"]
       (20, 40)
       >>> [float(recipe["averaging"](count)) for count in (0, 19, 20, 40)]
@@ -105,7 +104,7 @@ def stages(
         return jnp.asarray(averages, float)[stage(count)]
 
     def square_root(count: ArrayLike) -> jax.Array:
-        steps = jnp.maximum(jnp.asarray(count) - last_stage, 1)
+        steps = jnp.maximum(jnp.asarray(count) - last_stage + 1, 1)
         return jnp.minimum(averaging * jnp.sqrt(steps.astype(float)), 1.0)
 
     return Stages(

@@ -55,7 +55,7 @@ class RegularizerMap:
       ValueError: no rule, or a multiplier is negative or NaN.
 
     Examples:
-      >>> spec = RegularizerMap([("head/*", None), ("*/kernel", group_lasso())])
+      >>> spec = rj.RegularizerMap([("head/*", None), ("*/kernel", rj.group_lasso())])
       >>> params = {"fc": {"kernel": jnp.eye(2), "bias": jnp.ones(2)},
       ...           "head": {"kernel": jnp.ones((2, 3))}}
       >>> spec.prox(params, 0.5)["fc"]["kernel"]
@@ -250,20 +250,31 @@ def report(spec: Spec, params: Params) -> str:
         alive = np.asarray(bound.regularizer.support(leaf))
         sizes = np.unique(bound.regularizer.unit_sizes(shape))
         factor = "" if bound.multiplier == 1 else f"{bound.multiplier:g} x "
-        size = "-".join(str(n) for n in sizes[[0, -1]] if sizes.size > 1) or str(sizes[0])
+        size = "-".join(str(n) for n in sizes[[0, -1]] if sizes.size > 1) or str(
+            sizes[0]
+        )
         zero = int((~alive).sum())
         units, zeros = units + alive.size, zeros + zero
         share = f"{zero} ({zero / max(alive.size, 1):.1%})"
         rows.append(
-            (bound.name, str(shape), f"{factor}{bound.regularizer}", str(alive.size))
-            + (size, share)
+            (
+                bound.name,
+                str(shape),
+                f"{factor}{bound.regularizer}",
+                str(alive.size),
+                size,
+                share,
+            )
         )
-    rows.append(("total", "", "", str(units), "", f"{zeros} ({zeros / max(units, 1):.1%})"))
+    rows.append(
+        ("total", "", "", str(units), "", f"{zeros} ({zeros / max(units, 1):.1%})")
+    )
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = tuple("-" * width for width in widths)
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        .rstrip()
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
         for row in (header, rule, *rows[:-1], rule, rows[-1])
     )
 
@@ -271,7 +282,9 @@ def report(spec: Spec, params: Params) -> str:
 def _map(spec: Spec, params: Params, fn: Any, **otherwise: Any) -> Any:
     leaves, treedef = jax.tree.flatten(params)
     out = [
-        otherwise.get("otherwise", leaf) if bound.regularizer is None else fn(bound, leaf)
+        otherwise.get("otherwise", leaf)
+        if bound.regularizer is None
+        else fn(bound, leaf)
         for bound, leaf in zip(bind(spec, params), leaves, strict=True)
     ]
     return jax.tree.unflatten(treedef, out)

@@ -1,5 +1,6 @@
 """What every transformation needs: checked arguments, checked trees, scalars."""
 
+import itertools
 import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -27,7 +28,10 @@ class ProxArguments(NamedTuple):
 
 @runtime_checkable
 class StructuredState(Protocol):
-    """An optimizer state from which the structured iterate can be computed."""
+    """An optimizer state from which the structured iterate can be computed.
+
+    It counts its updates in a field ``count``, too.
+    """
 
     def prox_arguments(self) -> ProxArguments:
         """Return centre and step size of the last prox."""
@@ -51,7 +55,7 @@ def check_hyperparameter(
     """
     if callable(value):
         return
-    if isinstance(value, (jax.Array, jax.core.Tracer)):
+    if isinstance(value, jax.Array):
         return
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
@@ -77,7 +81,7 @@ def check_restart_steps(restart_steps: Sequence[int]) -> tuple[int, ...]:
     steps = tuple(restart_steps)
     if not all(isinstance(s, numbers.Integral) for s in steps):
         raise TypeError(f"`restart_steps` must be integers, got {steps}.")
-    ascending = all(a < b for a, b in zip(steps, steps[1:], strict=False))
+    ascending = all(a < b for a, b in itertools.pairwise(steps))
     if not ascending or min(steps, default=0) < 0:
         raise ValueError(
             "`restart_steps` must be nonnegative and strictly ascending, got "

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule, wide_dtype
 from rmda_jax.specs._rules import Bound, Spec, bind
@@ -37,7 +38,8 @@ from rmda_jax.transforms._common import (
 class RMDAState(NamedTuple):
     """State of `rmda`; three arrays of scalars and two trees like the params."""
 
-    count: jax.Array  # int32: updates so far, over the whole run
+    # Named as in Optax, whose states shadow `tuple.count` as well.
+    count: jax.Array  # int32: updates so far, over the whole run  # pyright: ignore[reportIncompatibleMethodOverride]
     stage_count: jax.Array  # int32: t, updates so far in this stage
     weight_sum: jax.Array  # floating: tau_t = alpha_t / sqrt(t)
     strength: jax.Array  # floating: lambda of the last update
@@ -118,15 +120,15 @@ def rmda(
         leaf, params are missing, or gradients do not match them.
 
     Examples:
-      >>> tx = rmda(0.5, group_lasso(0), strength=0.1, averaging=1.0)
-      >>> params = jnp.array([[1.0, -1.0], [0.1, 0.1]])
+      >>> tx = rj.rmda(0.5, rj.group_lasso(0), strength=0.1, averaging=1.0)
+      >>> params = jnp.array([[0.5, 0.5], [0.1, 0.1]])
       >>> state = tx.init(params)
-      >>> for _ in range(20):
-      ...     grads = params - jnp.array([[1.0, 1.0], [0.05, 0.0]])
+      >>> for _ in range(100):
+      ...     grads = params - jnp.array([[3.0, 4.0], [0.05, 0.0]])
       ...     updates, state = tx.update(grads, state, params)
       ...     params = optax.apply_updates(params, updates)
-      >>> params.round(2)
-      Array([[0.9, 0.9],
+      >>> params.round(1)
+      Array([[2.9, 3.9],
              [0. , 0. ]], dtype=float32)
 
     References:
@@ -157,39 +159,29 @@ def rmda(
         )
 
     def update_fn(
-        updates: optax.Updates, state: RMDAState, params: Params | None = None
+        updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RMDAState]:
         check_updates(updates, params)
         bounds = bind(regularizer, params)
-        eta = evaluate(learning_rate, state.count)
-        lam = evaluate(strength, state.count)
+        now = _advance(
+            state,
+            evaluate(learning_rate, state.count),
+            evaluate(strength, state.count),
+            is_step(state.count, restarts),
+        )
         c = evaluate(averaging, state.count)
-
-        first = (state.stage_count == 0) | is_step(state.count, restarts)
-        t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
-        decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))
-        tau = decay * state.weight_sum + eta
-
-        def step(bound: Bound, g, m, anchor, w):
-            wide = m.dtype
-            m = decay.astype(wide) * m + eta.astype(wide) * g.astype(wide)
-            anchor = jnp.where(first, w.astype(wide), anchor)
-            new = _structured(bound, anchor, m, tau * lam)
-            delta = c.astype(wide) * (new - w.astype(wide))
-            return delta.astype(w.dtype), m, anchor
-
-        treedef = jax.tree.structure(params)
         trees = (updates, state.grad_sum, state.anchor, params)
         leaves = zip(*map(jax.tree.leaves, trees), strict=True)
-        out = [step(b, *leaf) for b, leaf in zip(bounds, leaves, strict=True)]
+        out = [_leaf_step(b, now, c, *x) for b, x in zip(bounds, leaves, strict=True)]
         delta, grad_sum, anchor = (
-            jax.tree.unflatten(treedef, [row[i] for row in out]) for i in range(3)
+            jax.tree.unflatten(jax.tree.structure(params), [row[i] for row in out])
+            for i in range(3)
         )
         return delta, RMDAState(
-            count=optax.safe_increment(state.count),
-            stage_count=t,
-            weight_sum=tau,
-            strength=lam,
+            count=jnp.asarray(optax.safe_increment(state.count)),
+            stage_count=now.t,
+            weight_sum=now.tau,
+            strength=now.lam,
             grad_sum=grad_sum,
             anchor=anchor,
         )
@@ -197,11 +189,44 @@ def rmda(
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _structured(
-    bound: Bound, anchor: jax.Array, m: jax.Array, step_size: jax.Array
-) -> jax.Array:
+class _Scalars(NamedTuple):
+    """The scalars of one update."""
+
+    first: jax.Array  # whether it begins a stage
+    t: jax.Array
+    eta: jax.Array
+    decay: jax.Array  # sqrt((t - 1) / t)
+    tau: jax.Array
+    lam: jax.Array
+
+
+def _advance(
+    state: RMDAState, eta: jax.Array, lam: jax.Array, restart: ArrayLike
+) -> _Scalars:
+    first = (state.stage_count == 0) | restart
+    t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
+    decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))
+    return _Scalars(first, t, eta, decay, decay * state.weight_sum + eta, lam)
+
+
+def _leaf_step(
+    bound: Bound,
+    now: _Scalars,
+    c: jax.Array,
+    g: jax.Array,
+    m: jax.Array,
+    anchor: jax.Array,
+    w: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the update, the new gradient sum and the anchor of one leaf."""
+    wide = m.dtype
+    w_wide = w.astype(wide)
+    m = now.decay.astype(wide) * m + now.eta.astype(wide) * g.astype(wide)
+    anchor = jnp.where(now.first, w_wide, anchor)
     if bound.regularizer is None:
-        return anchor - m
-    return bound.regularizer.prox_at(
-        jnp.subtract, (anchor, m), step_size * bound.multiplier
-    )
+        structured = anchor - m
+    else:
+        step_size = now.tau * now.lam * bound.multiplier
+        structured = bound.regularizer.prox_at(jnp.subtract, (anchor, m), step_size)
+    # With c = 1 this lands on the structured iterate's zeros exactly: w + (0 - w).
+    return (c.astype(wide) * (structured - w_wide)).astype(w.dtype), m, anchor
