@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import ArrayLike
 
 Params: TypeAlias = Any
@@ -16,14 +17,15 @@ Scalar: TypeAlias = ArrayLike
 Schedule: TypeAlias = Callable[[ArrayLike], ArrayLike]
 """Number of updates so far -> value, as in Optax."""
 
-ScalarOrSchedule: TypeAlias = ArrayLike | Schedule
+ScalarOrSchedule: TypeAlias = optax.ScalarOrSchedule
+"""Optax's own, by which tools find out that a parameter may be a schedule."""
 
 Shape: TypeAlias = tuple[int, ...]
 
 
 def wide_dtype(dtype: Any) -> Any:
     """The dtype to compute and accumulate in: `dtype`, but at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.promote_types(jax.dtypes.canonicalize_dtype(dtype), jnp.float32)
 
 
 def spec_of(x: Any) -> tuple[Shape, Any]:

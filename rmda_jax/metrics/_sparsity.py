@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmda_jax._types import Params
 from rmda_jax.specs._rules import Spec, bind
@@ -30,8 +31,8 @@ def sparsity(params: Params, regularizer: Spec | None = None) -> jax.Array:
     if regularizer is not None:
         bounds = bind(regularizer, params)
         leaves = [x for b, x in zip(bounds, leaves, strict=True) if b.regularizer]
-    zeros = [_count(x == 0) for x in leaves]
-    return _ratio(zeros, sum(x.size for x in leaves), "entries")
+    alive = [_count(x != 0) for x in leaves]
+    return _dead_share(alive, sum(x.size for x in leaves), "entries")
 
 
 def group_sparsity(
@@ -72,25 +73,25 @@ def group_sparsity(
         raise ValueError(
             f"`weighting` must be 'unweighted', 'size' or 'kernel', got {weighting!r}."
         )
-    zeros, total = [], 0
+    alive, total = [], 0
     bounds = bind(regularizer, params)
     for bound, x in zip(bounds, jax.tree.leaves(params), strict=True):
         if bound.regularizer is None:
             continue
         if weighting == "kernel" and x.ndim > 2:
-            dead = ~jnp.any(x != 0, axis=tuple(range(x.ndim - 2)))
-            zeros.append(_count(dead))
-            total += dead.size
+            kernels = jnp.any(x != 0, axis=tuple(range(x.ndim - 2)))
+            alive.append(_count(kernels))
+            total += kernels.size
             continue
-        dead = ~bound.regularizer.support(x)
+        units = bound.regularizer.support(x)
         if weighting == "size":
-            sizes = jnp.broadcast_to(bound.regularizer.unit_sizes(x.shape), dead.shape)
-            zeros.append(jnp.sum(jnp.where(dead, sizes, 0), dtype=_real()))
-            total += x.size
+            sizes = bound.regularizer.unit_sizes(x.shape)
+            alive.append(_count(jnp.where(units, sizes, 0)))
+            total += np.broadcast_to(sizes, units.shape).sum()
         else:
-            zeros.append(_count(dead))
-            total += dead.size
-    return _ratio(zeros, total, "groups")
+            alive.append(_count(units))
+            total += units.size
+    return _dead_share(alive, total, "groups")
 
 
 def rank(supports: Any) -> Any:
@@ -112,16 +113,14 @@ def rank(supports: Any) -> Any:
     return jax.tree.map(lambda s: jnp.sum(s, axis=-1, dtype=jnp.int32), supports)
 
 
-def _real() -> Any:
-    return jnp.result_type(float)
-
-
-def _count(flags: jax.Array) -> jax.Array:
+def _count(flags_or_sizes: jax.Array) -> jax.Array:
     # Integer sums are exact; float32 stops counting at 2**24.
-    return jnp.sum(flags, dtype=jnp.int32).astype(_real())
+    count = jnp.sum(flags_or_sizes, dtype=jnp.int32)
+    return count.astype(jnp.result_type(float))
 
 
-def _ratio(zeros: list[jax.Array], total: int, what: str) -> jax.Array:
+def _dead_share(alive: list[jax.Array], total: int, what: str) -> jax.Array:
     if not total:
         raise ValueError(f"there are no {what} to count: no leaf is regularized.")
-    return sum(zeros, jnp.zeros((), _real())) / total
+    # One survivor among 2**24 is still seen next to 1; its share of zeros would not be.
+    return 1 - sum(alive, jnp.zeros((), jnp.result_type(float))) / total

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Params, ScalarOrSchedule, wide_dtype
+from rmda_jax._types import Params, ScalarOrSchedule, spec_of, wide_dtype
 from rmda_jax.specs._rules import Bound, Spec, bind
 from rmda_jax.transforms._common import (
     ProxArguments,
@@ -143,17 +143,19 @@ def rmda(
     restarts = check_restart_steps(restart_steps)
 
     def accumulator(leaf: Any) -> jax.Array:
-        return jnp.zeros_like(leaf, dtype=accumulator_dtype or wide_dtype(leaf.dtype))
+        dtype = accumulator_dtype or wide_dtype(spec_of(leaf)[1])
+        return jnp.zeros_like(leaf, dtype=dtype)
 
     def init_fn(params: Params) -> RMDAState:
         check_params(params)
         _ = bind(regularizer, params)
-        scalar = jnp.zeros((), jnp.result_type(float))
+        real = jnp.result_type(float)
+        # An array for each field: a buffer that two of them share cannot be donated.
         return RMDAState(
             count=jnp.zeros((), jnp.int32),
             stage_count=jnp.zeros((), jnp.int32),
-            weight_sum=scalar,
-            strength=scalar,
+            weight_sum=jnp.zeros((), real),
+            strength=jnp.zeros((), real),
             grad_sum=jax.tree.map(accumulator, params),
             anchor=jax.tree.map(accumulator, params),
         )
@@ -171,8 +173,9 @@ def rmda(
         )
         c = evaluate(averaging, state.count)
         trees = (updates, state.grad_sum, state.anchor, params)
-        leaves = zip(*map(jax.tree.leaves, trees), strict=True)
-        out = [_leaf_step(b, now, c, *x) for b, x in zip(bounds, leaves, strict=True)]
+        leaves = ([jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees)
+        rows = zip(bounds, *leaves, strict=True)
+        out = [_leaf_step(bound, now, c, *arrays) for bound, *arrays in rows]
         delta, grad_sum, anchor = (
             jax.tree.unflatten(jax.tree.structure(params), [row[i] for row in out])
             for i in range(3)
