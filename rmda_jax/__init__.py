@@ -48,7 +48,16 @@ from rmda_jax.regularizers import (
 from rmda_jax.schedules import stages as stages
 from rmda_jax.specs import RegularizerMap as RegularizerMap
 from rmda_jax.transforms import (
+    AdamState as AdamState,
+    ProxSGDAdaptiveState as ProxSGDAdaptiveState,
+    ProxSGDState as ProxSGDState,
+    RAMDAState as RAMDAState,
     RMDAState as RMDAState,
+    proxgen as proxgen,
+    proxsgd as proxsgd,
+    proxsgd_adaptive as proxsgd_adaptive,
+    proxssi as proxssi,
+    ramda as ramda,
     rmda as rmda,
     structured_params as structured_params,
     structured_support as structured_support,

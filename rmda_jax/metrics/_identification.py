@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import wide_dtype
-from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._structured import find_states, merge, merged_prox_arguments
+from rmda_jax.specs._rules import Spec
+from rmda_jax.transforms._structured import iterate_leaves
 
 
 def support_distance(first: Any, second: Any) -> jax.Array:
@@ -104,11 +104,11 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
       TypeError, ValueError: as in `structured_params`.
     """
     total = jnp.zeros(())
-    for bound, x, v, strength in _certificates(opt_state, regularizer):
-        if bound.regularizer is None:
+    for acting, x, v, strength in _certificates(opt_state, regularizer):
+        if acting is None:
             total += jnp.sum(jnp.square(v))
         else:
-            distance = bound.regularizer.subgradient_distance(x, v, strength)
+            distance = acting.subgradient_distance(x, v, strength)
             total += jnp.square(distance)
     return jnp.sqrt(total)
 
@@ -133,32 +133,16 @@ def nondegeneracy_margin(opt_state: Any, regularizer: Spec) -> jax.Array:
       TypeError, ValueError: as in `structured_params`.
     """
     margins = [
-        bound.regularizer.margin(x, v, strength)
-        for bound, x, v, strength in _certificates(opt_state, regularizer)
-        if bound.regularizer is not None
+        acting.margin(x, v, strength)
+        for acting, x, v, strength in _certificates(opt_state, regularizer)
+        if acting is not None
     ]
     return jnp.min(jnp.stack([jnp.asarray(jnp.inf), *margins]))
 
 
 def _certificates(opt_state: Any, regularizer: Spec):
     """Yield per leaf: what acts, the structured iterate, minus gradient, strength."""
-    center, steps = merged_prox_arguments(opt_state)
-    states = find_states(opt_state)
-    gradients = merge([state.mean_gradient() for state in states])
-    strengths = merge(
-        [
-            jax.tree.map(lambda _, s=state: s.strength, state.prox_arguments().center)
-            for state in states
-        ]
-    )
-    bounds = bind(regularizer, center)
-    rows = zip(
-        bounds,
-        *map(jax.tree.leaves, (center, steps, gradients, strengths)),
-        strict=True,
-    )
-    for bound, leaf, step, gradient, strength in rows:
-        if bound.regularizer is not None:
-            leaf = bound.regularizer.prox(leaf, step * bound.multiplier)
-            strength = strength * bound.multiplier
-        yield bound, leaf, -gradient.astype(wide_dtype(leaf.dtype)), strength
+    for leaf in iterate_leaves(opt_state, regularizer)[0]:
+        x = leaf.structured()
+        v = -leaf.mean_gradient.astype(wide_dtype(x.dtype))
+        yield leaf.bound.regularizer, x, v, leaf.strength * leaf.bound.multiplier

@@ -123,4 +123,6 @@ def _dead_share(alive: list[jax.Array], total: int, what: str) -> jax.Array:
     if not total:
         raise ValueError(f"there are no {what} to count: no leaf is regularized.")
     # One survivor among 2**24 is still seen next to 1; its share of zeros would not be.
-    return 1 - sum(alive, jnp.zeros((), jnp.result_type(float))) / total
+    count = sum(alive, jnp.zeros((), jnp.result_type(float)))
+    # XLA may divide by multiplying, and then n / n is not quite 1.
+    return jnp.where(count >= total, 0, 1 - count / total)

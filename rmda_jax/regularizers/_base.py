@@ -6,13 +6,11 @@ units are alive (`support`), and is a vector a subgradient (`subgradient_distanc
 Groups, singular values, levels and sets differ only in how they answer.
 
 The public methods here do once what every answer needs: they check shape and dtype,
-widen bfloat16 and float16 to float32, and cast the result back. A concrete
-regularizer implements the underscored hooks on wide arrays, and nothing else.
+widen bfloat16 and float16 to float32, and cast the result back. A concrete regularizer
+implements the underscored hooks on wide arrays, and nothing else.
 """
 
 import abc
-import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +20,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Scalar, Shape, spec_of, wide_dtype
+from rmda_jax.regularizers._checks import check_step_size
+from rmda_jax.regularizers._proximal_gradient import Solution, proximal_gradient
 
 
 class Regularizer(abc.ABC):
@@ -84,7 +84,9 @@ class Regularizer(abc.ABC):
         Raises:
           TypeError, ValueError: as in `check`.
         """
-        return self._value(self._enter(x))
+        wide = self._enter(x)
+        inside = self._contains(wide, _eps(x))
+        return jnp.where(inside, self._value(wide), jnp.inf)
 
     def prox(self, x: ArrayLike, step_size: Scalar) -> jax.Array:
         r"""Return the proximal point of ``x``.
@@ -96,7 +98,7 @@ class Regularizer(abc.ABC):
           x: Real floating array.
           step_size: The whole factor in front of :math:`\psi` (learning rate times
             strength), nonnegative; a number or a traced scalar. 0 returns ``x``, or
-            its projection when :math:`\psi` is an indicator.
+            its projection onto where :math:`\psi` is finite.
 
         Returns:
           Array of ``x``'s shape and dtype; what the structure makes zero is exactly 0.
@@ -125,48 +127,98 @@ class Regularizer(abc.ABC):
           step_size: As in `prox`.
 
         Returns:
-          As `prox`.
-
-        Raises:
-          TypeError, ValueError: as in `prox`.
+          As `prox`, which also says what is raised.
         """
         spec = jax.eval_shape(center, *operands)
         self.check(spec.shape, spec.dtype)
-        wide = wide_dtype(spec.dtype)
-        step = _check_step_size(step_size, wide)
-        out = self._prox_at(lambda *a: center(*a).astype(wide), operands, step)
+        step = check_step_size(step_size, wide_dtype(spec.dtype))
+        out = self._prox_at(lambda *a: center(*a).astype(step.dtype), operands, step)
         return out.astype(spec.dtype)
 
     def metric_prox(
-        self, x: ArrayLike, step_size: Scalar, metric: ArrayLike
+        self,
+        x: ArrayLike,
+        step_size: Scalar,
+        metric: ArrayLike,
+        *,
+        start: ArrayLike | None = None,
+        rtol: float | None = None,
+        max_iters: int = 100,
     ) -> jax.Array:
         r"""Return the proximal point of ``x`` in a diagonal metric.
 
         .. math:: \arg\min_y \tfrac12 \sum_i d_i (y_i - x_i)^2 + t\,\psi(y)
 
+        Exact for entries, groups, levels, boxes and counts of nonzeros; the others
+        iterate, as `solve_metric_prox` does, which also tells what it reached.
+
         Args:
           x: Real floating array.
           step_size: :math:`t`, as in `prox`.
           metric: :math:`d`, positive, of ``x``'s shape or broadcastable to it.
+          start: First iterate, where there are any; ``x`` by default.
+          rtol: Iterate to this certificate, see `solve_metric_prox`.
+          max_iters: Iterate no longer than this.
 
         Returns:
           Array of ``x``'s shape and dtype.
 
         Raises:
-          NotImplementedError: no closed form or scalar root is known for this one.
-          TypeError, ValueError: as in `prox`; ``metric`` does not broadcast to ``x``.
+          TypeError, ValueError: as in `prox`; ``metric`` does not fit ``x``.
         """
         x = jnp.asarray(x)
-        wide_x = self._enter(x)
-        try:
-            metric = jnp.broadcast_to(jnp.asarray(metric, wide_x.dtype), x.shape)
-        except ValueError as error:
-            raise ValueError(
-                f"`metric` must broadcast to the array's shape {x.shape}, got shape "
-                f"{np.shape(metric)}. Give one positive number per entry."
-            ) from error
-        step = _check_step_size(step_size, wide_x.dtype)
-        return self._metric_prox(wide_x, step, metric).astype(x.dtype)
+        wide, step, metric = self._enter_metric(x, step_size, metric)
+        out = self._metric_prox(wide, step, metric)
+        if out is None:
+            out = self.solve_metric_prox(
+                wide, step, metric, start=start, rtol=rtol, max_iters=max_iters
+            ).x
+        return out.astype(x.dtype)
+
+    def solve_metric_prox(
+        self,
+        x: ArrayLike,
+        step_size: Scalar,
+        metric: ArrayLike,
+        *,
+        start: ArrayLike | None = None,
+        rtol: float | None = None,
+        max_iters: int = 100,
+    ) -> Solution:
+        r"""Solve `metric_prox` by proximal gradient, and tell what was reached.
+
+        It stops by condition (7) of the RAMDA paper: some subgradient of the objective
+        is small, and the objective no higher than at ``start``. Works for every
+        regularizer, also where `metric_prox` has a closed form.
+
+        Args:
+          x: As in `metric_prox`, as are the next two.
+          step_size: :math:`t`.
+          metric: :math:`d`.
+          start: First iterate; ``x`` by default.
+          rtol: How small, relative to :math:`\|d(x - y)\|`; by default the
+            rounding unit of the dtype to the power 3/4.
+          max_iters: Iterate no longer than this.
+
+        Returns:
+          A named tuple: ``x``, float32 or wider; ``residual``, the norm of that
+          subgradient; ``iterations``; ``converged``.
+
+        References:
+          Huang, Lee & Lee, `RAMDA <https://arxiv.org/abs/2403.14398>`_, 2024.
+        """
+        wide, step, metric = self._enter_metric(x, step_size, metric)
+        return proximal_gradient(
+            self._prox,
+            self.value,
+            wide,
+            step,
+            metric,
+            start=wide if start is None else jnp.asarray(start, wide.dtype),
+            convex=self.is_convex,
+            rtol=_eps(wide) ** 0.75 if rtol is None else rtol,
+            max_iters=max_iters,
+        )
 
     def support(self, x: ArrayLike) -> jax.Array:
         """Return which units of ``x`` are active.
@@ -175,16 +227,16 @@ class Regularizer(abc.ABC):
           x: Real floating array.
 
         Returns:
-          Boolean array with one flag per unit: an entry, a group (shape: the lengths
-          of the group axes), a singular value (its number of True is the rank), ...
+          Boolean array, one flag per unit: an entry, a group (shape: the lengths of the
+          group axes), a singular value (the number of True is the rank), ...
         """
-        return self._support(self._enter(x))
+        return self._support(self._enter(x), _eps(x))
 
     def prox_support(self, x: ArrayLike, step_size: Scalar) -> jax.Array:
         """Return the support of ``prox(x, step_size)``, from the shrunk magnitudes.
 
-        Unlike ``support(prox(x, t))`` it needs no tolerance: a rank is counted on the
-        singular values that the prox itself shrank, not on those of a new SVD.
+        It needs no tolerance: a rank is counted on the singular values that the prox
+        itself shrank, not on those of a new SVD.
 
         Args:
           x: Real floating array.
@@ -194,14 +246,13 @@ class Regularizer(abc.ABC):
           As `support`.
         """
         x = self._enter(x)
-        return self._prox_support(x, _check_step_size(step_size, x.dtype))
+        return self._prox_support(x, check_step_size(step_size, x.dtype))
 
     def snap(self, x: ArrayLike) -> jax.Array:
         """Return ``x`` with the structure restored that rounding blurred.
 
-        ``p + (q - p)`` is exactly ``q`` only where ``q`` is 0. Sparsity therefore
-        survives `optax.apply_updates`; levels, ranks and sets do not, and are put back
-        here. Sparse structures return ``x`` itself.
+        ``p + (q - p)`` is exactly ``q`` only where ``q`` is 0: sparsity survives
+        `optax.apply_updates`; levels, ranks and sets do not, and are put back here.
 
         Args:
           x: Real floating array, structured up to rounding.
@@ -210,7 +261,7 @@ class Regularizer(abc.ABC):
           Array of the same shape and dtype, exactly structured.
         """
         x = jnp.asarray(x)
-        return self._snap(self._enter(x)).astype(x.dtype)
+        return self._snap(self._enter(x), _eps(x)).astype(x.dtype)
 
     def unit_sizes(self, shape: Shape) -> np.ndarray:
         """Return how many entries each unit of `support` has.
@@ -244,7 +295,7 @@ class Regularizer(abc.ABC):
         """
         x = self._enter(x)
         v = jnp.asarray(v, x.dtype)
-        return self._subgradient_distance(x, v, _check_step_size(strength, x.dtype))
+        return self._subgradient_distance(x, v, check_step_size(strength, x.dtype))
 
     def margin(self, x: ArrayLike, v: ArrayLike, strength: Scalar) -> jax.Array:
         r"""Return how safely the zero units of ``x`` stay zero.
@@ -267,7 +318,7 @@ class Regularizer(abc.ABC):
         """
         x = self._enter(x)
         v = jnp.asarray(v, x.dtype)
-        return self._margin(x, v, _check_step_size(strength, x.dtype))
+        return self._margin(x, v, check_step_size(strength, x.dtype))
 
     # --- hooks: wide arrays in, wide arrays out ------------------------------------
 
@@ -288,19 +339,27 @@ class Regularizer(abc.ABC):
     ) -> jax.Array:
         return self._prox(center(*operands), t)
 
-    def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
-        raise NotImplementedError(
-            f"{self} has no closed-form prox in a diagonal metric. Use `prox`, or a "
-            "separable or group regularizer."
-        )
+    def _metric_prox(
+        self, x: jax.Array, t: jax.Array, d: jax.Array
+    ) -> jax.Array | None:
+        """Return the exact solution; None where it takes iterations."""
+        del x, t, d
+        return None
 
-    def _support(self, x: jax.Array) -> jax.Array:
+    def _contains(self, x: jax.Array, eps: float) -> ArrayLike:
+        """Return whether ``psi(x)`` is finite, up to rounding in units of ``eps``."""
+        del x, eps
+        return True
+
+    def _support(self, x: jax.Array, eps: float) -> jax.Array:
+        del eps
         return x != 0
 
     def _prox_support(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        return self._support(self._prox(x, t))
+        return self._support(self._prox(x, t), _eps(x))
 
-    def _snap(self, x: jax.Array) -> jax.Array:
+    def _snap(self, x: jax.Array, eps: float) -> jax.Array:
+        del eps
         return self._prox(x, jnp.zeros((), x.dtype)) if self.is_indicator else x
 
     def _unit_sizes(self, shape: Shape) -> np.ndarray:
@@ -322,23 +381,20 @@ class Regularizer(abc.ABC):
         self.check(shape, dtype)
         return jnp.asarray(x, wide_dtype(dtype))
 
+    def _enter_metric(
+        self, x: ArrayLike, step_size: Scalar, metric: ArrayLike
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        x = self._enter(x)
+        try:
+            metric = jnp.broadcast_to(jnp.asarray(metric, x.dtype), x.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"`metric` must broadcast to the array's shape {x.shape}, got shape "
+                f"{np.shape(metric)}. Give one positive number per entry."
+            ) from error
+        return x, check_step_size(step_size, x.dtype), metric
 
-def _check_step_size(step_size: Scalar, dtype: Any) -> jax.Array:
-    if isinstance(step_size, numbers.Real) and not float(step_size) >= 0:
-        raise ValueError(
-            f"`step_size` must be nonnegative, got {step_size}. It is the product of "
-            "learning rate and strength."
-        )
-    return jnp.asarray(step_size, dtype)
 
-
-def check_parameter(
-    name: str, value: float, *, above: float | None = None, at_least: float = -math.inf
-) -> None:
-    """Raise a ValueError unless a structure parameter lies in its domain."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number, got {value!r}.")
-    if above is not None and not value > above:
-        raise ValueError(f"`{name}` must be greater than {above}, got {value}.")
-    if not value >= at_least:
-        raise ValueError(f"`{name}` must be at least {at_least}, got {value}.")
+def _eps(x: ArrayLike) -> float:
+    """Return the rounding unit of the array as it came, before it was widened."""
+    return float(jnp.finfo(spec_of(x)[1]).eps)

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rmda_jax._types import Shape
-from rmda_jax.regularizers._base import Regularizer, check_parameter
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._geometries import Entries, Groups, norm
 from rmda_jax.regularizers._metric import group_metric_prox
 from rmda_jax.regularizers._penalties import LINEAR, Abs
@@ -66,10 +68,12 @@ class SparseGroup(Regularizer):
         b = _soft(d * x, t * self.l1_ratio)
         weights = jnp.asarray(self.groups.weights(x.shape), x.dtype)
         level = t * (1 - self.l1_ratio) * weights
-        return group_metric_prox(self.groups, LINEAR, b, d, level)
+        y = group_metric_prox(self.groups, LINEAR, b, d, level)
+        return jnp.where(t == 0, x, y)
 
-    def _support(self, x: jax.Array) -> jax.Array:
+    def _support(self, x: jax.Array, eps: float) -> jax.Array:
         """Flag the groups that are not zero."""
+        del eps
         return self.groups.units(x)
 
     def _prox_support(self, x: jax.Array, t: jax.Array) -> jax.Array:
@@ -136,13 +140,16 @@ class GroupMax(Regularizer):
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         radius = t * jnp.asarray(self.groups.weights(x.shape), x.dtype)
         inside = self.groups.reduce(jnp.sum, jnp.abs(x)) <= radius
-        theta = jnp.where(inside, 0, water_level(self.groups, jnp.abs(x), radius))
+        # Rounding may push a level that is nearly 0 below it, and wake up zeros.
+        level = jnp.maximum(water_level(self.groups, jnp.abs(x), radius), 0)
+        theta = jnp.where(inside, 0, level)
         theta = self.groups.expand(theta, x.shape)
         capped = jnp.where(theta == 0, 0, jnp.clip(x, -theta, theta))
         return jnp.where(t == 0, x, capped)
 
-    def _support(self, x: jax.Array) -> jax.Array:
+    def _support(self, x: jax.Array, eps: float) -> jax.Array:
         """Flag the groups that are not zero."""
+        del eps
         return self.groups.units(x)
 
     def _unit_sizes(self, shape: Shape) -> np.ndarray:
@@ -183,7 +190,10 @@ class Boxed(Regularizer):
         return self.inner.is_homogeneous and self.box.is_homogeneous
 
     def _value(self, x: jax.Array) -> jax.Array:
-        return self.inner.value(x) + self.box.value(x)
+        return self.inner.value(x)
+
+    def _contains(self, x: jax.Array, eps: float) -> ArrayLike:
+        return self.box._contains(x, eps)
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         return self.box.prox(self.inner.prox(x, t), t)
@@ -191,7 +201,8 @@ class Boxed(Regularizer):
     def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
         return self.box.prox(self.inner.metric_prox(x, t, d), t)
 
-    def _snap(self, x: jax.Array) -> jax.Array:
+    def _snap(self, x: jax.Array, eps: float) -> jax.Array:
+        del eps
         return self.box.snap(x)
 
 

@@ -50,7 +50,9 @@ class Composed(Regularizer):
     def _prox_at(self, center: Any, operands: Any, t: jax.Array) -> jax.Array:
         return self.geometry.shrink_at(center, operands, self.penalty.prox, t)
 
-    def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    def _metric_prox(
+        self, x: jax.Array, t: jax.Array, d: jax.Array
+    ) -> jax.Array | None:
         if self.geometry.is_entrywise:
             # Dividing an entry's objective by its metric leaves a plain prox.
             return self.geometry.shrink_at(
@@ -59,16 +61,19 @@ class Composed(Regularizer):
         if isinstance(self.geometry, Groups) and self.penalty.affine_slope:
             level = t * jnp.asarray(self.geometry.weights(x.shape), x.dtype)
             slope = self.penalty.affine_slope
-            return group_metric_prox(self.geometry, slope, d * x, d, level)
+            y = group_metric_prox(self.geometry, slope, d * x, d, level)
+            return jnp.where(t == 0, x, y)
         return super()._metric_prox(x, t, d)
 
-    def _support(self, x: jax.Array) -> jax.Array:
+    def _support(self, x: jax.Array, eps: float) -> jax.Array:
+        del eps
         return self.geometry.units(x)
 
     def _prox_support(self, x: jax.Array, t: jax.Array) -> jax.Array:
         return self.geometry.shrunk_units(x, self.penalty.prox, t)
 
-    def _snap(self, x: jax.Array) -> jax.Array:
+    def _snap(self, x: jax.Array, eps: float) -> jax.Array:
+        del eps
         if isinstance(self.geometry, SingularValues):
             return self.geometry.truncated(x)
         return x

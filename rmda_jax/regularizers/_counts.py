@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import Shape
-from rmda_jax.regularizers._base import check_parameter
-from rmda_jax.regularizers._geometries import Groups, as_groups, normalized_axes
+from rmda_jax.regularizers._checks import check_parameter
+from rmda_jax.regularizers._geometries import (
+    Groups,
+    as_axes,
+    as_groups,
+    normalized_axes,
+)
 from rmda_jax.regularizers._select import keep_largest
 from rmda_jax.regularizers._sets import FeasibleSet
 
@@ -20,7 +25,7 @@ class TopK(FeasibleSet):
     groups: Groups
 
     def __post_init__(self):
-        check_parameter("k", self.k, at_least=0)
+        check_parameter("k", self.k, at_least=0, integer=True)
 
     def __str__(self) -> str:
         return f"top {self.k} of {self.groups}"
@@ -47,8 +52,8 @@ class NM(FeasibleSet):
     axis: int = -1
 
     def __post_init__(self):
-        check_parameter("n", self.n, at_least=0)
-        check_parameter("m", self.m, at_least=max(1, self.n))
+        check_parameter("n", self.n, at_least=0, integer=True)
+        check_parameter("m", self.m, at_least=max(1, self.n), integer=True)
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m} along axis {self.axis}"
@@ -123,4 +128,5 @@ def n_m(n: int, m: int, axis: int = -1) -> NM:
       Mishra et al., `Accelerating Sparse Deep Neural Networks
       <https://arxiv.org/abs/2104.08378>`_, 2021.
     """
+    (axis,) = as_axes(axis, name="axis")
     return NM(n, m, axis)

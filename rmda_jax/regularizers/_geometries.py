@@ -8,7 +8,8 @@ are never merged.
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -156,7 +157,7 @@ class Groups(Geometry):
         if not self.weighted:
             return 1.0
         sizes = np.expand_dims(self.sizes(shape), self._layout(shape).reduced)
-        return np.sqrt(sizes) if sizes.size > 1 else math.sqrt(sizes.item())
+        return np.sqrt(sizes) if sizes.size != 1 else math.sqrt(sizes.item())
 
     def sizes(self, shape: Shape) -> np.ndarray:
         axes = normalized_axes(self.group_axes, shape)
@@ -347,6 +348,18 @@ def normalized_axes(
     return front
 
 
+def as_axes(axes: int | tuple[int, ...], name: str = "group_axes") -> tuple[int, ...]:
+    """Return one axis or several as a tuple of ints.
+
+    Raises:
+      TypeError: one of them is not an integer.
+    """
+    several = tuple(axes) if isinstance(axes, Iterable) else (axes,)
+    if not all(isinstance(axis, numbers.Integral) for axis in several):
+        raise TypeError(f"`{name}` must hold integers, got {axes!r}.")
+    return tuple(int(axis) for axis in several)
+
+
 def as_groups(
     group_axes: int | tuple[int, ...],
     weighted: bool = True,
@@ -355,11 +368,13 @@ def as_groups(
     """Build `Groups` from what a user may write: an int for a tuple of one.
 
     Raises:
+      TypeError: an axis or a block length is not an integer.
       ValueError: a block length is not positive, or there is not one per group axis.
     """
-    axes = (group_axes,) if isinstance(group_axes, int) else tuple(group_axes)
+    axes = as_axes(group_axes)
     if block is not None:
-        block = (block,) * len(axes) if isinstance(block, int) else tuple(block)
+        single = isinstance(block, numbers.Integral)
+        block = as_axes(block, name="block") * (len(axes) if single else 1)
         if len(block) != len(axes) or min(block, default=0) < 1:
             raise ValueError(
                 f"`block` must hold one positive length per group axis, got {block} "

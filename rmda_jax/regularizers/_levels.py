@@ -5,8 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from rmda_jax.regularizers._base import Regularizer, check_parameter
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._checks import check_parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Levels(Regularizer):
     soft: bool = False
 
     def __post_init__(self):
-        check_parameter("count", self.count, at_least=2)
-        check_parameter("upper", self.upper, above=self.lower)
+        check_parameter("count", self.count, at_least=2, integer=True)
+        check_parameter("lower", self.lower, finite=True)
+        check_parameter("upper", self.upper, above=self.lower, finite=True)
 
     def __str__(self) -> str:
         kind = "soft levels" if self.soft else "levels"
@@ -40,22 +43,29 @@ class Levels(Regularizer):
     def is_indicator(self) -> bool:
         return not self.soft
 
+    @property
+    def spacing(self) -> float:
+        """Distance between neighbouring levels."""
+        return (self.upper - self.lower) / (self.count - 1)
+
     def nearest(self, x: jax.Array) -> jax.Array:
         """Return the level nearest to every entry, from a table: always the same bits.
 
         Arithmetic would round differently under jit, and one level become two.
         """
-        spacing = (self.upper - self.lower) / (self.count - 1)
-        index = jnp.clip(jnp.floor((x - self.lower) / spacing + 0.5), 0, self.count - 1)
+        position = jnp.floor((x - self.lower) / self.spacing + 0.5)
+        index = jnp.clip(position, 0, self.count - 1)
         table = jnp.asarray(np.linspace(self.lower, self.upper, self.count), x.dtype)
         level = jnp.take(table, index.astype(jnp.int32), mode="clip")
         return jnp.where(jnp.isnan(x), x, level)
 
     def _value(self, x: jax.Array) -> jax.Array:
-        gap = jnp.abs(x - self.nearest(x))
         if self.soft:
-            return jnp.sum(gap)
-        return jnp.where(jnp.all(gap <= self._rounding(x)), 0, jnp.inf).astype(x.dtype)
+            return jnp.sum(jnp.abs(x - self.nearest(x)))
+        return jnp.zeros((), x.dtype)
+
+    def _contains(self, x: jax.Array, eps: float) -> ArrayLike:
+        return True if self.soft else jnp.all(self._support(x, eps))
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         level = self.nearest(x)
@@ -68,17 +78,15 @@ class Levels(Regularizer):
     def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
         return self._prox(x, t / d)
 
-    def _support(self, x: jax.Array) -> jax.Array:
+    def _support(self, x: jax.Array, eps: float) -> jax.Array:
         """Flag the entries that lie on a level."""
-        return jnp.abs(x - self.nearest(x)) <= self._rounding(x)
+        # What p + (q - p) may lose: an ulp of the larger of the two. In half precision
+        # that reaches the next of many levels, hence the second bound.
+        rounding = 4 * eps * max(abs(self.lower), abs(self.upper))
+        return jnp.abs(x - self.nearest(x)) <= min(rounding, self.spacing / 4)
 
-    def _snap(self, x: jax.Array) -> jax.Array:
-        return jnp.where(self._support(x), self.nearest(x), x)
-
-    def _rounding(self, x: jax.Array) -> float:
-        # What p + (q - p) may lose: an ulp of the larger of the two.
-        largest = max(abs(self.lower), abs(self.upper))
-        return 4 * largest * float(jnp.finfo(x.dtype).eps)
+    def _snap(self, x: jax.Array, eps: float) -> jax.Array:
+        return jnp.where(self._support(x, eps), self.nearest(x), x)
 
 
 def binary(scale: float = 1.0, *, soft: bool = False) -> Levels:
@@ -95,7 +103,7 @@ def binary(scale: float = 1.0, *, soft: bool = False) -> Levels:
       A separable, nonconvex regularizer for arrays of any shape.
 
     Raises:
-      ValueError: ``scale`` is not positive.
+      ValueError: ``scale`` is not positive and finite.
 
     Examples:
       >>> rj.binary().prox(jnp.array([0.2, -3.0]), 1.0)
@@ -104,7 +112,7 @@ def binary(scale: float = 1.0, *, soft: bool = False) -> Levels:
     References:
       Bai, Wang & Liberty, `ProxQuant <https://arxiv.org/abs/1810.00861>`_, 2019.
     """
-    check_parameter("scale", scale, above=0)
+    check_parameter("scale", scale, above=0, finite=True)
     return Levels(-scale, scale, 2, soft)
 
 
@@ -122,7 +130,7 @@ def ternary(scale: float = 1.0, *, soft: bool = False) -> Levels:
       A separable, nonconvex regularizer for arrays of any shape.
 
     Raises:
-      ValueError: ``scale`` is not positive.
+      ValueError: ``scale`` is not positive and finite.
 
     Examples:
       >>> rj.ternary().prox(jnp.array([0.2, -3.0, 0.7]), 1.0)
@@ -131,7 +139,7 @@ def ternary(scale: float = 1.0, *, soft: bool = False) -> Levels:
     References:
       Bai, Wang & Liberty, `ProxQuant <https://arxiv.org/abs/1810.00861>`_, 2019.
     """
-    check_parameter("scale", scale, above=0)
+    check_parameter("scale", scale, above=0, finite=True)
     return Levels(-scale, scale, 3, soft)
 
 
@@ -151,7 +159,7 @@ def uniform_levels(
       levels symmetric about 0, zero is not a level.
 
     Raises:
-      ValueError: ``bits`` out of range, or ``upper`` not above ``lower``.
+      ValueError: ``bits`` out of range, ``upper`` not above ``lower`` or infinite.
 
     Examples:
       >>> rj.uniform_levels(2, 0.0, 3.0).prox(jnp.array([0.4, 2.6, 9.0]), 1.0)

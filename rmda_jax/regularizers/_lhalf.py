@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rmda_jax.regularizers._base import check_parameter
+from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._sets import FeasibleSet
 
 
@@ -33,6 +33,8 @@ class LHalfBall(FeasibleSet):
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         del t
+        if x.size == 0:
+            return x
         a = jnp.abs(x).ravel()
         order = jnp.argsort(-a)
         a = a[order]
@@ -45,6 +47,7 @@ class LHalfBall(FeasibleSet):
         best = points[jnp.argmin(losses)]
         inside = jnp.sum(jnp.sqrt(a)) <= self.radius
         y = jnp.zeros_like(a).at[order].set(jnp.where(inside, a, best))
+        y = jnp.where(jnp.any(jnp.isnan(a)), jnp.nan, y)
         return jnp.where(x < 0, -y.reshape(x.shape), y.reshape(x.shape))
 
     def _on_support(

@@ -8,6 +8,8 @@ function is increasing and concave: Newton from anywhere lands left of the root 
 then rises to it, quadratically.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -26,8 +28,10 @@ def group_metric_prox(
     Where :math:`\varphi'(r) = a + \kappa r`, stationarity reads
     :math:`(d + t\kappa)(x - \tilde z) + t a x/\|x\| = 0`: a group lasso with the metric
     :math:`d + t\kappa`, the level :math:`t a` and the same :math:`b`. Beyond the knee
-    nothing shrinks. Exact while :math:`d + t\kappa > 0` (the objective is then convex);
-    otherwise the better of zero and the centre.
+    nothing shrinks. As a function of :math:`r`, the least loss on the sphere
+    :math:`\|x\| = r` has a derivative that is concave up to the knee and negative
+    beyond. So its minima are 0 or the smaller root, and the centre if that lies beyond
+    the knee: the better of the two is the global minimiser, convex or not.
 
     Args:
       groups: The groups of ``b``.
@@ -41,23 +45,30 @@ def group_metric_prox(
     """
     shape = b.shape
     k = level * slope.slope
+    active = ~(groups.magnitudes(b) <= k)
+    if slope.knee == math.inf:
+        return _group_lasso(groups, b, d, k, active)
     bent = d + groups.expand(level * slope.curvature, shape)
-    convex = groups.reduce(jnp.min, bent) > 0
-    active = ~(groups.magnitudes(b) <= k) & convex
-    x = _group_lasso(groups, b, bent, k, active)
+    x = _group_lasso(groups, b, bent, k, active, slope.knee)
     z = b / d
-    if slope.knee == float("inf"):
-        return x
-    beyond = groups.magnitudes(z) >= slope.knee
+    r = jnp.minimum(groups.magnitudes(x), slope.knee)
+    penalty = level * (slope.slope * r + slope.curvature * r * r / 2)
+    loss = groups.reduce(jnp.sum, d * jnp.square(x - z)) / 2 + penalty
     flat = level * slope.slope * slope.knee / 2
-    worth = groups.reduce(jnp.sum, b * z) / 2 > flat
-    keep = jnp.where(convex, beyond, beyond & worth)
+    convex = ~groups.reduce(jnp.any, bent <= 0)
+    keep = (groups.magnitudes(z) >= slope.knee) & (convex | (loss > flat))
     return jnp.where(groups.expand(keep, shape), z, x)
 
 
 def _group_lasso(
-    groups: Groups, b: jax.Array, d: jax.Array, k: jax.Array, active: jax.Array
+    groups: Groups,
+    b: jax.Array,
+    d: jax.Array,
+    k: jax.Array,
+    active: jax.Array,
+    knee: float = math.inf,
 ) -> jax.Array:
+    """Return the smaller stationary point; before a knee ``d`` may be negative."""
     shape = b.shape
     mask = groups.expand(active, shape)
     # Inactive groups take b = d = 1, k = 0: root finite, gradient finite, unused.
@@ -70,16 +81,19 @@ def _group_lasso(
         denominator = d * groups.expand(r, shape) + groups.expand(k, shape)
         w = jnp.square(b / denominator)
         m0, m1 = total(w), total(w * d / denominator)
-        return r + (jnp.sqrt(m0) - 1) * m0 / m1
+        return jnp.clip(r + (jnp.sqrt(m0) - 1) * m0 / m1, lower, knee)
 
     norm = groups.magnitudes(b)
-    lower = (norm - k) * norm * norm / total(b * b * d)
-    upper = groups.magnitudes(b / d) * (1 - k / norm)
-    start = jnp.sqrt(lower * upper)
-    r = lax.fori_loop(
-        0, _NEWTON_STEPS, lambda _, r: jnp.maximum(newton(r), lower), start
-    )
+    # The first step from 0. Dividing before squaring keeps within float32's range.
+    mean = total(d * jnp.square(b / groups.expand(norm, shape)))
+    lower = (norm - k) / mean
+    if knee == math.inf:
+        upper = groups.magnitudes(b / d) * (1 - k / norm)
+        start = jnp.sqrt(lower * upper)
+    else:
+        # Only from the left does Newton rise to the smaller of two roots.
+        start = lower = jnp.where(mean <= 0, 0, jnp.minimum(lower, knee))
+    r = lax.fori_loop(0, _NEWTON_STEPS, lambda _, r: newton(r), start)
     # One more step from the constant root carries the derivative of the root.
-    r = jnp.maximum(newton(lax.stop_gradient(r)), lower)
-    r = groups.expand(r, shape)
+    r = groups.expand(newton(lax.stop_gradient(r)), shape)
     return jnp.where(mask, r * b / (d * r + groups.expand(k, shape)), 0)

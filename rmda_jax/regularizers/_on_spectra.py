@@ -1,7 +1,7 @@
 """The named penalties on singular values."""
 
 from rmda_jax.regularizers._composed import Composed
-from rmda_jax.regularizers._geometries import SingularValues
+from rmda_jax.regularizers._geometries import SingularValues, as_axes
 from rmda_jax.regularizers._penalties import MCP, Abs
 
 
@@ -17,7 +17,7 @@ def nuclear_norm(matrix_axes: tuple[int, int] = (-2, -1)) -> Composed:
       matrix axes must be unsharded; gradients through the SVD may be NaN.
 
     Raises:
-      ValueError: at use, an axis that does not exist.
+      ValueError: there are not two axes; at use, one that does not exist.
 
     Examples:
       >>> rj.nuclear_norm().prox(jnp.diag(jnp.array([3.0, 1.0])), 1.0).round(3)
@@ -28,7 +28,7 @@ def nuclear_norm(matrix_axes: tuple[int, int] = (-2, -1)) -> Composed:
       Cai, Candes & Shen, `A singular value thresholding algorithm
       <https://arxiv.org/abs/0810.3286>`_, 2010.
     """
-    return Composed(Abs(), SingularValues(matrix_axes))
+    return Composed(Abs(), _singular_values(matrix_axes))
 
 
 def spectral_mcp(
@@ -46,11 +46,19 @@ def spectral_mcp(
       its SVD asks.
 
     Raises:
-      ValueError: ``lam`` or ``gamma`` not positive; at use, a missing axis.
+      ValueError: ``lam`` or ``gamma`` not positive, not two axes; at use, a missing
+        axis.
 
     Examples:
       >>> rj.spectral_mcp().prox(jnp.diag(jnp.array([4.0, 1.0])), 1.0).round(3)
       Array([[4., 0.],
              [0., 0.]], dtype=float32)
     """
-    return Composed(MCP(lam, gamma), SingularValues(matrix_axes))
+    return Composed(MCP(lam, gamma), _singular_values(matrix_axes))
+
+
+def _singular_values(matrix_axes: tuple[int, int]) -> SingularValues:
+    axes = as_axes(matrix_axes, name="matrix_axes")
+    if len(axes) != 2:
+        raise ValueError(f"`matrix_axes` must be rows and columns, got {axes}.")
+    return SingularValues(axes)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmda_jax.regularizers._base import check_parameter
+from rmda_jax.regularizers._checks import check_parameter
 
 
 class AffineSlope(NamedTuple):
@@ -130,7 +130,8 @@ class MCP(Penalty):
         convex = t < self.gamma
         ratio = jnp.where(convex, t, 0) / self.gamma
         firm = jnp.maximum(r - t * self.lam, 0) / (1 - ratio)
-        firm = jnp.where(r > self.gamma * self.lam, r, firm)
+        # As t nears gamma the quotient is 0/0: without the bound, rounding decides.
+        firm = jnp.where(r > self.gamma * self.lam, r, jnp.minimum(firm, r))
         hard = jnp.where(r <= self.lam * jnp.sqrt(t * self.gamma), 0, r)
         return jnp.where(convex, firm, hard)
 
@@ -165,7 +166,8 @@ class SCAD(Penalty):
         soft = jnp.maximum(r - t * lam, 0)
         convex = t < a - 1
         ratio = jnp.where(convex, t, 0) / (a - 1)
-        falling = (r - ratio * a * lam) / (1 - ratio)
+        # As t nears a - 1 the quotient is 0/0: without bounds, rounding decides.
+        falling = jnp.clip((r - ratio * a * lam) / (1 - ratio), lam, r)
         unique = jnp.where(r <= lam * (1 + t), soft, falling)
         unique = jnp.where(r > a * lam, r, unique)
         # t >= a - 1: concave on the falling piece, so the minimum lies on an outer one.
@@ -180,7 +182,7 @@ class L0(Penalty):
     """1 for every nonzero magnitude: a hard threshold at sqrt(2 t)."""
 
     def value(self, r: jax.Array) -> jax.Array:
-        return (r > 0).astype(r.dtype)
+        return jnp.where(jnp.isnan(r), r, (r > 0).astype(r.dtype))
 
     def derivative(self, r: jax.Array) -> jax.Array:
         return jnp.where(r > 0, 0.0, jnp.inf).astype(r.dtype)
@@ -209,7 +211,7 @@ class Lq(Penalty):
 
     def value(self, r: jax.Array) -> jax.Array:
         # The power has an infinite slope at 0; the double where keeps gradients finite.
-        return jnp.where(r > 0, jnp.where(r > 0, r, 1) ** self.q, 0)
+        return jnp.where(r == 0, 0, jnp.where(r == 0, 1, r) ** self.q)
 
     def derivative(self, r: jax.Array) -> jax.Array:
         slope = self.q * jnp.where(r > 0, r, 1) ** (self.q - 1)
@@ -247,9 +249,9 @@ class LogSum(Penalty):
         # without cancellation for small t. Convex iff t <= eps^2.
         eps = self.eps
         discriminant = jnp.square(r + eps) - 4 * t
-        real = discriminant > 0
-        root = jnp.sqrt(jnp.where(real, discriminant, 1))
+        none = discriminant <= 0
+        root = jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, discriminant)))
         y = jnp.maximum(r - 2 * t / (r + eps + root), 0)
         gain = 0.5 * r * r - 0.5 * jnp.square(y - r) - t * jnp.log1p(y / eps)
-        drop = jnp.where(t <= eps * eps, r * eps <= t, ~real | (gain <= 0))
+        drop = jnp.where(t <= eps * eps, r * eps <= t, none | (gain <= 0))
         return jnp.where(drop, 0, y)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from rmda_jax._types import Shape
-from rmda_jax.regularizers._base import Regularizer, check_parameter
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._geometries import Groups, as_groups
 
 
@@ -58,11 +60,13 @@ class FeasibleSet(Regularizer):
         return True
 
     def _value(self, x: jax.Array) -> jax.Array:
+        return jnp.zeros((), x.dtype)
+
+    def _contains(self, x: jax.Array, eps: float) -> ArrayLike:
         # Sums round: a projection may miss the boundary by an ulp per entry.
-        rounding = 8 * float(jnp.finfo(x.dtype).eps) * math.sqrt(max(x.size, 1))
+        rounding = 8 * eps * math.sqrt(max(x.size, 1))
         gap = jnp.abs(x - self._prox(x, jnp.zeros((), x.dtype)))
-        inside = jnp.all(gap <= rounding * (1 + jnp.max(jnp.abs(x), initial=0)))
-        return jnp.where(inside, 0, jnp.inf).astype(x.dtype)
+        return jnp.all(gap <= rounding * (1 + jnp.max(jnp.abs(x), initial=0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,20 +134,21 @@ def _project_simplex(groups: Groups, x: jax.Array, radius: float) -> jax.Array:
     return jnp.maximum(x - groups.expand(theta, x.shape), 0)
 
 
-def project_l1_ball(
-    groups: Groups, x: jax.Array, radius: jax.typing.ArrayLike
-) -> jax.Array:
+def project_l1_ball(groups: Groups, x: jax.Array, radius: ArrayLike) -> jax.Array:
     """Project every group onto its l1 ball; radii broadcast to the magnitudes."""
     radius = jnp.asarray(radius, x.dtype)
     inside = groups.reduce(jnp.sum, jnp.abs(x)) <= radius
-    theta = jnp.where(inside, 0, water_level(groups, jnp.abs(x), radius))
+    # Rounding may push a level that is nearly 0 below it, and wake up zeros.
+    level = jnp.maximum(water_level(groups, jnp.abs(x), radius), 0)
+    theta = jnp.where(inside, 0, level)
     r = jnp.maximum(jnp.abs(x) - groups.expand(theta, x.shape), 0)
     return jnp.where(r == 0, 0, jnp.where(x < 0, -r, r))
 
 
 def _project_l2_ball(groups: Groups, x: jax.Array, radius: float) -> jax.Array:
     r = groups.magnitudes(x)
-    factor = jnp.where(r > radius, radius / jnp.where(r > radius, r, 1), 1)
+    inside = r <= radius
+    factor = jnp.where(inside, 1, radius / jnp.where(inside, 1, r))
     return x * groups.expand(factor, x.shape)
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from rmda_jax._types import Shape
-from rmda_jax.regularizers._base import Regularizer, check_parameter
-from rmda_jax.regularizers._geometries import normalized_axes
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._checks import check_parameter
+from rmda_jax.regularizers._geometries import as_axes, normalized_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,9 @@ class TotalVariation(Regularizer):
         r = jnp.maximum(jnp.abs(y) - t * self.l1_ratio, 0)
         return jnp.where(r == 0, 0, jnp.where(y < 0, -r, r))
 
-    def _support(self, x: jax.Array) -> jax.Array:
+    def _support(self, x: jax.Array, eps: float) -> jax.Array:
         """Flag the jumps: one flag fewer than entries along the axis."""
+        del eps
         return jnp.diff(x, axis=self.axis) != 0
 
 
@@ -141,7 +143,8 @@ def _denoise(y: jax.Array, t: jax.Array) -> jax.Array:
     _, slope, offset = knots.meet(one, -y[-1] - t, jnp.zeros_like(t), 1)
     last = -offset / slope
     start, rest = lax.scan(backward, last, (lows, highs), reverse=True)
-    return jnp.concatenate([jnp.clip(start, *first)[None], rest, last[None]])
+    x = jnp.concatenate([jnp.clip(start, *first)[None], rest, last[None]])
+    return jnp.where(jnp.any(jnp.isnan(y)), jnp.nan, x)
 
 
 def total_variation(axis: int = -1) -> TotalVariation:
@@ -165,7 +168,7 @@ def total_variation(axis: int = -1) -> TotalVariation:
       Johnson, `A dynamic programming algorithm for the fused lasso and
       L0-segmentation <https://doi.org/10.1080/10618600.2012.681238>`_, 2013.
     """
-    return TotalVariation(axis)
+    return fused_lasso(axis, l1_ratio=0.0)
 
 
 def fused_lasso(axis: int = -1, *, l1_ratio: float = 0.5) -> TotalVariation:
@@ -189,4 +192,5 @@ def fused_lasso(axis: int = -1, *, l1_ratio: float = 0.5) -> TotalVariation:
       Friedman et al., `Pathwise coordinate optimization
       <https://doi.org/10.1214/07-AOAS131>`_, 2007, Proposition 1.
     """
+    (axis,) = as_axes(axis, name="axis")
     return TotalVariation(axis, l1_ratio)

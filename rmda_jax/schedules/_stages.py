@@ -1,5 +1,6 @@
 """The stagewise recipes: learning rate, averaging and restarts as one."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
@@ -56,6 +57,7 @@ def stages(
       updates so far) and ``restart_steps``.
 
     Raises:
+      TypeError: milestones or steps per epoch are not whole numbers.
       ValueError: an argument is out of range, or the milestones are not ascending.
 
     Examples:
@@ -76,9 +78,15 @@ def stages(
     for name, number in (("gamma", gamma), ("averaging", averaging)):
         if not 0 < number <= 1:
             raise ValueError(f"`{name}` must lie in (0, 1], got {number}.")
+    milestones = tuple(milestones)
+    counts = (*milestones, steps_per_epoch)
+    if not all(isinstance(number, numbers.Integral) for number in counts):
+        raise TypeError(
+            "`milestones` and `steps_per_epoch` must be integers, got "
+            f"{milestones} and {steps_per_epoch}."
+        )
     if steps_per_epoch < 1:
         raise ValueError(f"`steps_per_epoch` must be positive, got {steps_per_epoch}.")
-    milestones = tuple(milestones)
     if list(milestones) != sorted(milestones) or min(milestones, default=1) < 1:
         raise ValueError(f"`milestones` must be positive and ascend, got {milestones}.")
     if ramp not in ("geometric", "sqrt"):

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, Scalar, spec_of
-from rmda_jax.regularizers._base import Regularizer, check_parameter
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.specs._names import is_placeholder, leaf_names
 
 Spec: TypeAlias = Any

@@ -1,8 +1,9 @@
 """What every transformation needs: checked arguments, checked trees, scalars."""
 
 import itertools
+import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Params, ScalarOrSchedule, spec_of
+from rmda_jax._types import Params, ScalarOrSchedule, spec_of, wide_dtype
 from rmda_jax.specs._names import leaf_names
 
 NO_PARAMS_MESSAGE = (
@@ -24,6 +25,7 @@ class ProxArguments(NamedTuple):
 
     center: Params
     step_size: jax.Array
+    metric: Params | None = None  # None: the plain prox
 
 
 @runtime_checkable
@@ -55,7 +57,7 @@ def check_hyperparameter(
     """
     if callable(value):
         return
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array) and value.ndim == 0:
         return
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
@@ -66,7 +68,7 @@ def check_hyperparameter(
         )
     number = float(value)
     inside = number > 0 if positive else number >= 0
-    if not (inside and number <= most):
+    if not (inside and number <= most and math.isfinite(number)):
         low, high = ("(" if positive else "[") + "0", "inf)" if most == np.inf else "1]"
         raise ValueError(f"`{name}` must lie in {low}, {high}, got {value}.")
 
@@ -78,9 +80,12 @@ def check_restart_steps(restart_steps: Sequence[int]) -> tuple[int, ...]:
       TypeError: they are not integers.
       ValueError: they are negative or not strictly ascending.
     """
-    steps = tuple(restart_steps)
-    if not all(isinstance(s, numbers.Integral) for s in steps):
-        raise TypeError(f"`restart_steps` must be integers, got {steps}.")
+    steps = tuple(restart_steps) if isinstance(restart_steps, Iterable) else None
+    if steps is None or not all(isinstance(s, numbers.Integral) for s in steps):
+        raise TypeError(
+            "`restart_steps` must be a sequence of integers, got "
+            f"{restart_steps if steps is None else steps}."
+        )
     ascending = all(a < b for a, b in itertools.pairwise(steps))
     if not ascending or min(steps, default=0) < 0:
         raise ValueError(
@@ -93,7 +98,8 @@ def check_restart_steps(restart_steps: Sequence[int]) -> tuple[int, ...]:
 def evaluate(value: ScalarOrSchedule, count: jax.Array) -> jax.Array:
     """Return a hyperparameter at the number of updates so far, as a wide scalar."""
     number = value(count) if callable(value) else value
-    return jnp.asarray(number).astype(jnp.result_type(float))
+    # A copy: states keep it, and donating a state must not take the caller's array.
+    return jnp.array(number, jnp.result_type(float))
 
 
 def check_params(params: Params) -> None:
@@ -106,6 +112,14 @@ def check_params(params: Params) -> None:
                 f"for parameter '{name}' of shape {shape}. Keep such leaves out with "
                 "optax.masked or optax.partition."
             )
+
+
+def accumulators(params: Params, dtype: Any = None) -> Params:
+    """Return a tree of zeros like the params, in ``dtype`` or at least float32."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros_like(leaf, dtype=dtype or wide_dtype(spec_of(leaf)[1])),
+        params,
+    )
 
 
 def check_updates(updates: Any, params: Params | None) -> None:

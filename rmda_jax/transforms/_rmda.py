@@ -22,10 +22,11 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Params, ScalarOrSchedule, spec_of, wide_dtype
+from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Bound, Spec, bind
 from rmda_jax.transforms._common import (
     ProxArguments,
+    accumulators,
     check_hyperparameter,
     check_params,
     check_restart_steps,
@@ -33,6 +34,7 @@ from rmda_jax.transforms._common import (
     evaluate,
     is_step,
 )
+from rmda_jax.transforms._leaves import map_leaves
 
 
 class RMDAState(NamedTuple):
@@ -66,7 +68,7 @@ def rmda(
     averaging: ScalarOrSchedule = 0.01,
     restart_steps: Sequence[int] = (),
     accumulator_dtype: Any = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Regularized dual averaging with momentum and restarts.
 
     Minimises :math:`\mathbb E f_\xi(W) + \lambda\psi(W)`. In stage-local time t = 1, 2,
@@ -108,9 +110,10 @@ def rmda(
         default, for a bfloat16 sum saturates.
 
     Returns:
-      An `optax.GradientTransformation` with state `RMDAState`. ``init`` accepts
-      `jax.ShapeDtypeStruct` leaves and never aliases the params. With bfloat16 params,
-      pass ``hyperparam_dtype=jnp.float32`` to `optax.inject_hyperparams`.
+      An `optax.GradientTransformationExtraArgs` with state `RMDAState`; it ignores
+      extra arguments. ``init`` accepts `jax.ShapeDtypeStruct` leaves and never aliases
+      the params. With bfloat16 params, pass ``hyperparam_dtype=jnp.float32`` to
+      `optax.inject_hyperparams`.
 
     Raises:
       TypeError: a hyperparameter is no number, array or schedule; at ``init`` or
@@ -142,10 +145,6 @@ def rmda(
     check_hyperparameter("averaging", averaging, positive=True, most=1)
     restarts = check_restart_steps(restart_steps)
 
-    def accumulator(leaf: Any) -> jax.Array:
-        dtype = accumulator_dtype or wide_dtype(spec_of(leaf)[1])
-        return jnp.zeros_like(leaf, dtype=dtype)
-
     def init_fn(params: Params) -> RMDAState:
         check_params(params)
         _ = bind(regularizer, params)
@@ -156,15 +155,14 @@ def rmda(
             stage_count=jnp.zeros((), jnp.int32),
             weight_sum=jnp.zeros((), real),
             strength=jnp.zeros((), real),
-            grad_sum=jax.tree.map(accumulator, params),
-            anchor=jax.tree.map(accumulator, params),
+            grad_sum=accumulators(params, accumulator_dtype),
+            anchor=accumulators(params, accumulator_dtype),
         )
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RMDAState]:
         check_updates(updates, params)
-        bounds = bind(regularizer, params)
         now = _advance(
             state,
             evaluate(learning_rate, state.count),
@@ -172,13 +170,14 @@ def rmda(
             is_step(state.count, restarts),
         )
         c = evaluate(averaging, state.count)
-        trees = (updates, state.grad_sum, state.anchor, params)
-        leaves = ([jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees)
-        rows = zip(bounds, *leaves, strict=True)
-        out = [_leaf_step(bound, now, c, *arrays) for bound, *arrays in rows]
-        delta, grad_sum, anchor = (
-            jax.tree.unflatten(jax.tree.structure(params), [row[i] for row in out])
-            for i in range(3)
+        delta, grad_sum, anchor = map_leaves(
+            lambda *leaf: _leaf_step(now, c, *leaf),
+            3,
+            bind(regularizer, params),
+            params,
+            updates,
+            state.grad_sum,
+            state.anchor,
         )
         return delta, RMDAState(
             count=jnp.asarray(optax.safe_increment(state.count)),
@@ -189,7 +188,9 @@ def rmda(
             anchor=anchor,
         )
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.with_extra_args_support(
+        optax.GradientTransformation(init_fn, update_fn)
+    )
 
 
 class _Scalars(NamedTuple):
@@ -213,13 +214,13 @@ def _advance(
 
 
 def _leaf_step(
-    bound: Bound,
     now: _Scalars,
     c: jax.Array,
+    bound: Bound,
+    w: jax.Array,
     g: jax.Array,
     m: jax.Array,
     anchor: jax.Array,
-    w: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the update, the new gradient sum and the anchor of one leaf."""
     wide = m.dtype

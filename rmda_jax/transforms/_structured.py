@@ -1,5 +1,6 @@
 """The structured iterate, from the optimizer state alone, however it is wrapped."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import optax
 from jax.core import Tracer
 
 from rmda_jax._types import Params
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._rules import Bound, Spec, bind
 from rmda_jax.transforms._common import StructuredState
 
 
@@ -47,13 +48,8 @@ def structured_params(
       >>> rj.structured_params(state, rj.l1()) == 0
       Array([False,  True], dtype=bool)
     """
-    center, steps = merged_prox_arguments(opt_state)
-    leaves, treedef = jax.tree.flatten(center)
-    out = [
-        leaf if bound.regularizer is None else bound.regularizer.prox(leaf, step)
-        for bound, leaf, step in _with_steps(regularizer, center, leaves, steps)
-    ]
-    structured = jax.tree.unflatten(treedef, out)
+    leaves, treedef = iterate_leaves(opt_state, regularizer)
+    structured = treedef.unflatten([leaf.structured() for leaf in leaves])
     return structured if params is None else _fill(structured, params)
 
 
@@ -73,15 +69,72 @@ def structured_support(opt_state: Any, regularizer: Spec) -> Any:
     Raises:
       TypeError, ValueError: as in `structured_params`.
     """
-    center, steps = merged_prox_arguments(opt_state)
-    leaves, treedef = jax.tree.flatten(center)
-    out = [
-        None
-        if bound.regularizer is None
-        else bound.regularizer.prox_support(leaf, step)
-        for bound, leaf, step in _with_steps(regularizer, center, leaves, steps)
-    ]
-    return jax.tree.unflatten(treedef, out)
+    leaves, treedef = iterate_leaves(opt_state, regularizer)
+    return treedef.unflatten([leaf.support() for leaf in leaves])
+
+
+_UNBOUND = Bound("", None, 1.0)
+
+
+@dataclasses.dataclass
+class IterateLeaf:
+    """One leaf of the structured iterate, as the arguments of its prox.
+
+    No pytree: a tree of these has one of them at every leaf.
+    """
+
+    center: jax.Array
+    step_size: jax.Array
+    metric: jax.Array | None
+    strength: jax.Array
+    mean_gradient: jax.Array
+    bound: Bound = _UNBOUND
+
+    def structured(self) -> jax.Array:
+        """Return the leaf of the structured iterate."""
+        regularizer, step_size = self.bound.regularizer, self._step_size()
+        if regularizer is None:
+            return self.center
+        if self.metric is None:
+            return regularizer.prox(self.center, step_size)
+        return regularizer.metric_prox(self.center, step_size, self.metric)
+
+    def support(self) -> jax.Array | None:
+        """Return which of its units are active; None if it is not regularized."""
+        regularizer = self.bound.regularizer
+        if regularizer is None:
+            return None
+        if self.metric is None:
+            return regularizer.prox_support(self.center, self._step_size())
+        return regularizer.support(self.structured())
+
+    def _step_size(self) -> jax.Array:
+        return self.step_size * self.bound.multiplier
+
+
+def iterate_leaves(opt_state: Any, regularizer: Spec) -> tuple[list[IterateLeaf], Any]:
+    """Return the leaves of the structured iterate, in order, and their treedef.
+
+    The states of a partition are merged: each leaf comes from the one that holds it.
+    """
+    trees = [_leaves_of(state) for state in find_states(opt_state)]
+    merged = jax.tree.map(_pick, *trees, is_leaf=_is_masked)
+    leaves, treedef = jax.tree.flatten(merged)
+    bounds = bind(regularizer, jax.tree.map(lambda leaf: leaf.center, merged))
+    for leaf, bound in zip(leaves, bounds, strict=True):
+        leaf.bound = bound
+    return leaves, treedef
+
+
+def _leaves_of(state: Any) -> Any:
+    center, step_size, metric = state.prox_arguments()
+    metrics = () if metric is None else (metric,)
+
+    def leaf(center: jax.Array, gradient: jax.Array, *metric: jax.Array) -> IterateLeaf:
+        d = metric[0] if metric else None
+        return IterateLeaf(center, step_size, d, state.strength, gradient)
+
+    return jax.tree.map(leaf, center, state.mean_gradient(), *metrics)
 
 
 def find_states(opt_state: Any) -> list[Any]:
@@ -106,32 +159,14 @@ def find_states(opt_state: Any) -> list[Any]:
     return states
 
 
-def merge(trees: list[Any]) -> Any:
-    """Merge the trees of a partition: each leaf from the one tree that holds it."""
-
-    def pick(*nodes: Any) -> Any:
-        held = [node for node in nodes if not isinstance(node, optax.MaskedNode)]
-        if len(held) > 1:
-            raise ValueError(
-                "two states hold the same parameter: there are several structured "
-                "iterates. Pass the state of one transformation."
-            )
-        return held[0] if held else optax.MaskedNode()
-
-    return jax.tree.map(pick, *trees, is_leaf=_is_masked)
-
-
-def merged_prox_arguments(opt_state: Any) -> tuple[Params, Any]:
-    """Return the centres of all states in one tree, and a like tree of step sizes."""
-    arguments = [state.prox_arguments() for state in find_states(opt_state)]
-    steps = [jax.tree.map(lambda _, a=a: a.step_size, a.center) for a in arguments]
-    return merge([a.center for a in arguments]), merge(steps)
-
-
-def _with_steps(regularizer: Spec, center: Params, leaves: list, steps: Any):
-    bounds = bind(regularizer, center)
-    for bound, leaf, step in zip(bounds, leaves, jax.tree.leaves(steps), strict=True):
-        yield bound, leaf, step * bound.multiplier
+def _pick(*nodes: Any) -> Any:
+    held = [node for node in nodes if not _is_masked(node)]
+    if len(held) > 1:
+        raise ValueError(
+            "two states hold the same parameter: there are several structured "
+            "iterates. Pass the state of one transformation."
+        )
+    return held[0] if held else optax.MaskedNode()
 
 
 def _fill(structured: Params, params: Params) -> Params:

@@ -10,8 +10,8 @@ from tests.fixtures.trajectories import load, manifest, names
 
 SCHEDULED = [
     name
-    for name in (*names("rmda_"), *names("R_RMDA"))
-    if manifest()[f"{name}.npz"].get("hyper", {}).get("scheduler")
+    for name in (*names("rmda/rmda_"), *names("ramda/R_RMDA"), *names("ramda/R_RAMDA"))
+    if manifest()[name]["hyper"].get("scheduler")
 ]
 
 
@@ -20,7 +20,7 @@ def test_stages_are_the_recorded_ones(name, x64):
     """Also the default learning rate, and every restart."""
     trajectory = load(name)
     hyper, scheduler = trajectory.hyper, trajectory.hyper["scheduler"]
-    groups = hyper.get("groups", [{}]) if name.startswith("rmda") else [{}]
+    groups = hyper.get("groups", [{}]) if name.startswith("rmda/") else [{}]
     counts = jnp.arange(len(trajectory.learning_rates))
     for column, group in enumerate(groups):
         recipe = rj.stages(
@@ -30,7 +30,7 @@ def test_stages_are_the_recorded_ones(name, x64):
             averaging=group.get(
                 "momentum", hyper.get("momentum", hyper.get("ctor_momentum"))
             ),
-            ramp="sqrt" if name.startswith("R_") else "geometric",
+            ramp="sqrt" if name.startswith("ramda/") else "geometric",
             steps_per_epoch=trajectory.steps_per_epoch,
         )
         np.testing.assert_allclose(

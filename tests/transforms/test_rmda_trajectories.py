@@ -10,12 +10,13 @@ from sklearn.datasets import load_digits
 import rmda_jax as rj
 from tests.fixtures import trajectories
 from tests.fixtures.trajectories import Trajectory, load, names, tree
+from tests.transforms._replay import assert_same, replay
 
 REGULARIZERS = {"glasso": rj.group_lasso(group_axes=-2), "l1": rj.l1()}
 PRESCRIBED = [
     name
-    for name in names("rmda_")
-    if "digits" not in name and name != "rmda_param_groups_separate"
+    for name in names("rmda/rmda_")
+    if "digits" not in name and "param_groups" not in name
 ]
 # Float64: rounding alone was measured at up to 3e-15. Float32: 40 steps of rounding.
 TOLERANCE = {np.float64: 1e-13, np.float32: 40 * 2.0**-24}
@@ -47,31 +48,6 @@ def recipe(trajectory: Trajectory) -> dict:
     }
 
 
-def run(tx, trajectory: Trajectory, dtype=np.float64):
-    """Feed the prescribed gradients; return the final state and all params."""
-    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), trajectory.init)
-    grads = jax.tree.map(lambda x: jnp.asarray(x, dtype), trajectory.grads)
-
-    def step(carry, grad):
-        params, state = carry
-        updates, state = tx.update(grad, state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, state), params
-
-    (_, state), history = jax.lax.scan(step, (params, tx.init(params)), grads)
-    return state, history
-
-
-def assert_same(history, trajectory: Trajectory, tolerance: float):
-    for name, expected in trajectory.params.items():
-        actual = np.asarray(history[name])
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(
-            actual, expected, rtol=0, atol=tolerance * scale, err_msg=name
-        )
-        np.testing.assert_array_equal(actual == 0, expected == 0, err_msg=name)
-
-
 @pytest.mark.parametrize("name", PRESCRIBED)
 def test_rmda_reproduces_official_trajectory(name, x64):
     trajectory = load(name)
@@ -81,7 +57,7 @@ def test_rmda_reproduces_official_trajectory(name, x64):
         strength=trajectory.hyper["lambda_"],
         **recipe(trajectory),
     )
-    state, history = run(tx, trajectory)
+    state, history = replay(tx, trajectory)
     assert_same(history, trajectory, TOLERANCE[np.float64])
     assert_same_state(state, trajectory)
 
@@ -110,13 +86,13 @@ def test_rmda_reproduces_official_trajectory_in_float32(name):
         strength=trajectory.hyper["lambda_"],
         **recipe(trajectory),
     )
-    _, history = run(tx, trajectory, np.float32)
+    _, history = replay(tx, trajectory, np.float32)
     assert_same(history, trajectory, TOLERANCE[np.float32])
 
 
 def test_partition_reproduces_separate_parameter_groups(x64):
     """What the authors' optimizer means by groups, and gets wrong in one call."""
-    trajectory = load("rmda_param_groups_separate")
+    trajectory = load("rmda/rmda_param_groups_separate")
     scheduler = trajectory.hyper["scheduler"]
     labels, parts = {}, {}
     for index, group in enumerate(trajectory.hyper["groups"]):
@@ -135,11 +111,11 @@ def test_partition_reproduces_separate_parameter_groups(x64):
             ),
         )
         labels.update(dict.fromkeys(group["names"], str(index)))
-    _, history = run(optax.partition(parts, labels), trajectory)
+    _, history = replay(optax.partition(parts, labels), trajectory)
     assert_same(history, trajectory, TOLERANCE[np.float64])
 
 
-@pytest.mark.parametrize("name", names("rmda_digits"))
+@pytest.mark.parametrize("name", names("rmda/rmda_digits"))
 def test_rmda_reproduces_official_softmax_regression(name, x64):
     """A closed loop: the gradients are ours, from the recorded batches."""
     trajectory = load(name)
@@ -173,7 +149,7 @@ def test_rmda_reproduces_official_softmax_regression(name, x64):
     assert_same(history, trajectory, 1e-12)
 
 
-@pytest.mark.parametrize("name", [*names("R_RMDA"), *names("E_RMDA")])
+@pytest.mark.parametrize("name", [*names("ramda/R_RMDA"), *names("ramda/E_RMDA")])
 def test_rmda_reproduces_the_ramda_authors_rmda(name, x64):
     """The same method, in the code of its successor: conv, dense and nuclear norm."""
     trajectory = load(name)
@@ -200,28 +176,26 @@ def test_rmda_reproduces_the_ramda_authors_rmda(name, x64):
                 steps_per_epoch=trajectory.steps_per_epoch,
             )
         )
-    if name.startswith("E_"):
+    if "/E_" in name:
         # This code starts its ramp an epoch early, before the last restart.
         averages = jnp.asarray(trajectory.averages[:, 0])
         kwargs["averaging"] = lambda count: averages[count]
     tx = rj.rmda(
         regularizer=rj.RegularizerMap(rules), strength=hyper["lambda_"], **kwargs
     )
-    _, history = run(tx, trajectory)
+    _, history = replay(tx, trajectory)
     if hyper["reg"] == "glasso":
         assert_same(history, trajectory, TOLERANCE[np.float64])
         return
-    # One SVD leaves dust where another leaves other dust: compare values.
-    for leaf, expected in trajectory.params.items():
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(history[leaf], expected, rtol=0, atol=1e-12 * scale)
+    # One SVD leaves dust where another leaves other dust: compare values alone.
+    assert_same(history, trajectory, 1e-12, zeros=False)
 
 
 @pytest.mark.parametrize(
-    "call", trajectories.manifest()["prox_calls.npz"]["calls"], ids=lambda c: c["id"]
+    "call", trajectories.manifest()["rmda/prox_calls"]["calls"], ids=lambda c: c["id"]
 )
 def test_prox_reproduces_official_prox(call, x64):
-    stored = trajectories.arrays("prox_calls")
+    stored = trajectories.arrays("rmda/prox_calls")
     x = trajectories.to_flax(stored[f"{call['id']}/in"])
     expected = trajectories.to_flax(stored[f"{call['id']}/out"])
     step_size = call["lambda_"] * call["alpha"]

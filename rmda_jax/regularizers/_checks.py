@@ -1,0 +1,57 @@
+"""Checks of concrete numbers; traced ones pass."""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rmda_jax._types import Scalar
+
+
+def check_step_size(step_size: Scalar, dtype: Any) -> jax.Array:
+    """Return the step size as an array of rank 0.
+
+    Raises:
+      ValueError: it is negative or NaN, or not one number.
+    """
+    if isinstance(step_size, numbers.Real) and not float(step_size) >= 0:
+        raise ValueError(
+            f"`step_size` must be nonnegative, got {step_size}. It is the product of "
+            "learning rate and strength."
+        )
+    step = jnp.asarray(step_size, dtype)
+    if step.ndim:
+        raise ValueError(
+            f"`step_size` must be one number, got shape {step.shape}. Use `jax.vmap` "
+            "for several, and `metric_prox` for one step per entry."
+        )
+    return step
+
+
+def check_parameter(
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    at_least: float = -math.inf,
+    integer: bool = False,
+    finite: bool = False,
+) -> None:
+    """Raise unless a structure parameter is a number in its domain.
+
+    Raises:
+      TypeError: it is no number, or no integer where one is needed.
+      ValueError: it lies outside the domain.
+    """
+    kind = numbers.Integral if integer else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        what = "an integer" if integer else "a number"
+        raise TypeError(f"`{name}` must be {what}, got {value!r}.")
+    if above is not None and not value > above:
+        raise ValueError(f"`{name}` must be greater than {above}, got {value}.")
+    if not value >= at_least:
+        raise ValueError(f"`{name}` must be at least {at_least}, got {value}.")
+    if finite and not math.isfinite(value):
+        raise ValueError(f"`{name}` must be finite, got {value}.")

@@ -1,0 +1,313 @@
+"""Laws of what must be exact: zeros, structure, certificates, and where NaN goes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rmda_jax.regularizers import Regularizer
+from rmda_jax.testing._numerics import (
+    BATCH,
+    array,
+    epsilon,
+    noise,
+    norm,
+    prox,
+    proxes,
+    require,
+    require_close,
+    values,
+)
+
+
+def check_exact_zeros(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that zeros are exactly 0, and that `support` and `prox_support` see them.
+
+    `prox_support` counts on shrunk magnitudes what `support` counts on the prox: they
+    must agree. Where :math:`\psi` is sharp at 0 (:math:`\psi(h x)/h` does not vanish
+    with :math:`h`) and a huge step brings the prox near 0, it must be 0 to the bit.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: :math:`t`.
+
+    Raises:
+      AssertionError: a zero is not exact, or a support is wrong.
+    """
+    x, law = array(x), "exact zeros"
+    p = prox(regularizer, x, step_size)
+    found = np.asarray(_support(regularizer, p))
+    counted = np.asarray(_prox_support(regularizer, x, step_size))
+    require(found.dtype == bool, law, regularizer, f"has a {found.dtype} support.")
+    require(
+        found.shape == counted.shape and (found == counted).all(),
+        law,
+        regularizer,
+        f"at step size {step_size:g} says {int(counted.sum())} units survive, but "
+        f"{int(found.sum())} of {found.size} are alive in the prox.",
+    )
+    h = 1e-3 if epsilon(x) > 1e-10 else 1e-6
+    slopes = [float(regularizer.value(k * x)) / k for k in (h, h * h)]
+    sharp = slopes[1] > 0.5 * slopes[0] > 0 and np.isfinite(slopes[0])
+    huge = np.asarray(prox(regularizer, x, 1e6 * (step_size or 1.0)))
+    near = np.abs(huge).max(initial=0)
+    if sharp and near < np.sqrt(epsilon(x)) * np.abs(x).max(initial=0):
+        require(near == 0, law, regularizer, f"leaves {near:.3g} where 0 is meant.")
+
+
+def check_finite(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that value and prox are finite where groups, slices or everything are 0.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array; slices of it, and all of it, are set to 0.
+      step_size: :math:`t`; 0 is tried, too.
+
+    Raises:
+      AssertionError: something is NaN or infinite.
+    """
+    xs = _with_zeros(array(x))
+    steps = np.where(np.arange(BATCH) % 2 == 0, step_size, 0)
+    ps = proxes(regularizer, xs, steps)
+    law = "finiteness"
+    require(np.isfinite(ps).all(), law, regularizer, "has a prox that is not finite.")
+    found = values(regularizer, ps)
+    require(np.isfinite(found).all(), law, regularizer, f"has a prox of value {found}.")
+    found = values(regularizer, xs)
+    require(not np.isnan(found).any(), law, regularizer, "has a value that is NaN.")
+
+
+def check_finite_gradients(
+    regularizer: Regularizer, x: ArrayLike, step_size: float
+) -> None:
+    r"""Check that derivatives are finite where groups, slices or everything are 0.
+
+    Differentiates :math:`\psi(x)` and :math:`\langle c,
+    \operatorname{prox}_{t\psi}(x)\rangle` in reverse, by x and by t. Where the prox has
+    no such derivative (an SVD with equal singular values, a loop of unknown length)
+    exempt the regularizer from this law, and say so in its docstring.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array; slices of it, and all of it, are set to 0.
+      step_size: :math:`t`; 0 is tried, too.
+
+    Raises:
+      AssertionError: a derivative is NaN or infinite.
+    """
+    x = array(x)
+    xs = _with_zeros(x)
+    steps = np.where(np.arange(BATCH) % 2 == 0, step_size, 0).astype(x.dtype)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    gradients = _gradients(regularizer, xs.astype(wide), steps.astype(wide))
+    names = ("value by x", "prox by x", "prox by the step size")
+    for name, gradient in zip(names, gradients, strict=True):
+        finite = np.isfinite(np.asarray(gradient))
+        require(
+            finite.all(),
+            "finite gradients",
+            regularizer,
+            f"has {finite.size - finite.sum()} derivatives of its {name} that are not.",
+        )
+
+
+def check_nan(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that NaN stays NaN: a poisoned weight must not become a clean zero.
+
+    With one entry NaN, that entry of the prox is NaN and the value is not finite.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array of at least one entry.
+      step_size: :math:`t`; 0 and a large step are tried, too.
+
+    Raises:
+      AssertionError: the poison vanishes.
+    """
+    x, law = array(x), "NaN"
+    if not x.size:
+        return
+    xs = np.stack([x] * BATCH)
+    places = np.random.default_rng(0).integers(x.size, size=BATCH)
+    xs.reshape(BATCH, -1)[np.arange(BATCH), places] = np.nan
+    steps = np.resize([step_size, 0, 100 * step_size + 100], BATCH)
+    ps = proxes(regularizer, xs, steps).reshape(BATCH, -1)
+    kept = np.isnan(ps[np.arange(BATCH), places])
+    says = f"turns NaN into {ps[np.arange(BATCH), places][~kept][:1]}."
+    require(kept.all(), law, regularizer, says)
+    found = values(regularizer, xs)
+    says = f"gives a poisoned array the value {found[np.isfinite(found)][:1]}."
+    require(not np.isfinite(found).any(), law, regularizer, says)
+
+
+def check_snap(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that `snap` restores structure and leaves structured arrays alone.
+
+    With :math:`p` the prox, snap(p) = p, and snap of ``x + (p - x)``, which rounding
+    blurred, is p up to that rounding; snapping twice is snapping once. Sparse
+    structures keep every bit, sets and ranks up to rounding.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: :math:`t`.
+
+    Raises:
+      AssertionError: snap moves what it should not, or leaves what it should move.
+    """
+    x, law = array(x), "snap"
+    p = np.asarray(prox(regularizer, x, step_size))
+    kept = np.asarray(regularizer.snap(p))
+    require(
+        kept.dtype == x.dtype, law, regularizer, f"turns {x.dtype} to {kept.dtype}."
+    )
+    largest = np.abs(x).max(initial=0) + np.abs(p).max(initial=0)
+    rounding = 16 * float(jnp.finfo(x.dtype).eps) * largest
+    require_close(kept, p, rounding, law, regularizer, "moves a structured array")
+    require(((kept == 0) >= (p == 0)).all(), law, regularizer, "wakes up zeros.")
+    blurred = x + (p - x)
+    sharp = np.asarray(regularizer.snap(blurred))
+    require_close(sharp, p, rounding, law, regularizer, "does not restore the prox")
+    again = regularizer.snap(sharp)
+    require_close(again, sharp, rounding, law, regularizer, "is not idempotent")
+    value = float(regularizer.value(sharp))
+    require(np.isfinite(value), law, regularizer, f"gives a point of value {value}.")
+
+
+def check_units(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that `unit_sizes` says how many entries the units of `support` have.
+
+    It broadcasts to the support. If the units are entries or groups, which partition
+    the array, the sizes add up to its size. (Ranks and jumps are units of size 1.)
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: Ignored; laws have one signature.
+
+    Raises:
+      AssertionError: sizes and support do not fit.
+    """
+    del step_size
+    x, law = array(x), "unit sizes"
+    shape = jax.eval_shape(regularizer.support, x).shape
+    sizes = np.asarray(regularizer.unit_sizes(x.shape))
+    whole = np.issubdtype(sizes.dtype, np.integer) and (sizes >= 0).all()
+    require(whole, law, regularizer, f"has sizes {sizes}, which count nothing.")
+    try:
+        sizes = np.broadcast_to(sizes, shape)
+    except ValueError:
+        says = f"has sizes of shape {sizes.shape} for a support of shape {shape}."
+        require(False, law, regularizer, says)
+    if shape == x.shape or (sizes > 1).any():
+        says = f"has units of {sizes.sum()} entries in an array of {x.size}."
+        require(sizes.sum() == x.size, law, regularizer, says)
+
+
+def check_certificate(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check `subgradient_distance` and `margin` where the answer is known.
+
+    At :math:`p = \operatorname{prox}_{t\psi}(x)` the residual :math:`v = (x - p)/t` is
+    a subgradient: the distance is 0 and no zero unit has a negative margin. If
+    :math:`\psi` is convex and :math:`q` the prox of another point, monotonicity forbids
+    :math:`v + s(q - p)` for a large :math:`s`: the distance is positive. Not asked of
+    nonconvex regularizers that only have the distance of the base class.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: :math:`t`, positive.
+
+    Raises:
+      AssertionError: a certificate is wrong.
+    """
+    x, law = array(x), "certificate"
+    inherited = (
+        type(regularizer)._subgradient_distance is Regularizer._subgradient_distance
+    )
+    if step_size == 0 or (inherited and not regularizer.is_convex):
+        return
+    p = np.asarray(prox(regularizer, x, step_size))
+    v = (x - p) / np.asarray(step_size, x.dtype)
+    # p is off by a rounding of x, v by 1/t times as much.
+    rounding = 32 * epsilon(x) * (norm(x) + norm(p)) * (1 + 1 / step_size)
+    found = float(_distance(regularizer, p, v))
+    says = f"is {found:.3g} from its own subgradient; rounding explains {rounding:.3g}."
+    require(found <= rounding, law, regularizer, says)
+    _check_margin(regularizer, p, v, law)
+    q = np.asarray(
+        prox(regularizer, noise(x, 1)[0] * np.abs(x).max(initial=0), step_size)
+    )
+    if regularizer.is_convex and norm(p - q) > 1e-3 * norm(x):
+        far = v + (1 + 4 * (norm(x) + norm(p)) / step_size / norm(p - q)) * (q - p)
+        found = float(_distance(regularizer, p, far.astype(x.dtype)))
+        says = f"takes for a subgradient what is none (distance {found:.3g})."
+        require(found > 2 * rounding, law, regularizer, says)
+
+
+def _check_margin(
+    regularizer: Regularizer, p: np.ndarray, v: np.ndarray, law: str
+) -> None:
+    try:
+        margin = float(_margin(regularizer, p, v))
+        free = float(_margin(regularizer, p, np.zeros_like(v)))
+    except NotImplementedError:
+        return
+    any_zero = not bool(np.asarray(_support(regularizer, p)).all())
+    wanted = 1.0 if any_zero else np.inf
+    says = f"has the margin {free} under no pull at all, not {wanted}."
+    require(free == wanted, law, regularizer, says)
+    least = -64 * epsilon(p) * np.sqrt(p.size)
+    says = f"has the negative margin {margin:.3g} at its own prox."
+    require(margin >= least, law, regularizer, says)
+
+
+def _with_zeros(x: np.ndarray) -> np.ndarray:
+    """Return BATCH copies of ``x``: all zero, one slice zero per axis, zeros strewn."""
+    xs = np.stack([x] * BATCH)
+    xs[:2] = 0
+    generator = np.random.default_rng(0)
+    for row in range(2, BATCH):
+        if x.ndim and row < BATCH - 4:
+            axis = row // 2 % x.ndim
+            length = x.shape[axis]
+            place = generator.integers(length) if length else slice(None)
+            xs[row][(slice(None),) * axis + (place,)] = 0
+        else:
+            xs[row] *= generator.random(x.shape) < 0.5
+    return xs
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _support(regularizer: Regularizer, x: ArrayLike) -> jax.Array:
+    return regularizer.support(x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prox_support(regularizer: Regularizer, x: ArrayLike, t: ArrayLike) -> jax.Array:
+    return regularizer.prox_support(x, t)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _distance(regularizer: Regularizer, x: ArrayLike, v: ArrayLike) -> jax.Array:
+    return regularizer.subgradient_distance(x, v, 1.0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _margin(regularizer: Regularizer, x: ArrayLike, v: ArrayLike) -> jax.Array:
+    return regularizer.margin(x, v, 1.0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradients(
+    regularizer: Regularizer, xs: jax.Array, steps: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def pulled(x: jax.Array, t: jax.Array) -> jax.Array:
+        weights = jnp.linspace(1.0, 2.0, x.size, dtype=x.dtype).reshape(x.shape)
+        return jnp.sum(weights * regularizer.prox(x, t))
+
+    by_x, by_t = jax.vmap(jax.grad(pulled, argnums=(0, 1)))(xs, steps)
+    return jax.vmap(jax.grad(regularizer.value))(xs), by_x, by_t

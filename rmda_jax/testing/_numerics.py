@@ -1,0 +1,135 @@
+"""What the laws share: batched evaluation, rivals, rounding, and how they complain."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rmda_jax.regularizers import Regularizer
+
+# Every law evaluates batches of this one size, so that each compiles once per shape.
+BATCH = 16
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prox(regularizer: Regularizer, x: ArrayLike, step_size: ArrayLike) -> jax.Array:
+    """Return the prox, compiled."""
+    return regularizer.prox(x, step_size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _proxes(regularizer: Regularizer, xs: jax.Array, steps: jax.Array) -> jax.Array:
+    return jax.vmap(regularizer.prox)(xs, steps)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _values(regularizer: Regularizer, xs: jax.Array) -> jax.Array:
+    return jax.vmap(regularizer.value)(xs)
+
+
+def proxes(regularizer: Regularizer, xs: Any, steps: Any) -> np.ndarray:
+    """Return the prox of every row of ``xs``, each with its own step or all with one.
+
+    Args:
+      regularizer: The regularizer.
+      xs: Array of shape ``(BATCH, ...)``.
+      steps: Number, or array of shape ``(BATCH,)``.
+    """
+    xs = np.asarray(xs)
+    steps = np.broadcast_to(np.asarray(steps, _step_dtype(xs.dtype)), xs.shape[:1])
+    return np.asarray(_proxes(regularizer, xs, steps))
+
+
+def values(regularizer: Regularizer, xs: Any) -> np.ndarray:
+    """Return the value of every row of ``xs``, an array of shape ``(BATCH, ...)``."""
+    return np.asarray(_values(regularizer, np.asarray(xs)), np.float64)
+
+
+def array(x: ArrayLike) -> np.ndarray:
+    """Return ``x`` as JAX would hold it: float64 only where that is enabled."""
+    return np.asarray(jnp.asarray(x))
+
+
+def epsilon(x: np.ndarray) -> float:
+    """Return the spacing of the numbers in which ``x`` is computed, relative to 1."""
+    return float(jnp.finfo(jnp.promote_types(x.dtype, jnp.float32)).eps)
+
+
+def norm(x: np.ndarray) -> float:
+    """Return the Euclidean norm of all entries, in float64."""
+    return float(np.linalg.norm(np.asarray(x, np.float64).ravel()))
+
+
+def noise(x: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` fixed normal arrays of ``x``'s shape and dtype."""
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(count, *x.shape)).astype(x.dtype)
+
+
+def rivals(regularizer: Regularizer, x: np.ndarray, y: np.ndarray, step: float):
+    """Return 2 BATCH points that a minimiser ``y`` of the prox objective must beat.
+
+    Zero, the centre, rescalings and perturbations of ``y`` (dense, on its nonzeros, of
+    few entries, near and far); then the prox of all of these, which lies in the set
+    where that regularizer is finite and has its structure.
+    """
+    size = np.abs(x).max(initial=0) or 1.0
+    dense = noise(x, BATCH)
+    few = np.where(np.abs(dense) > 1.5, dense, 0)
+    near = [
+        *(y + size * h * dense[i] for i, h in enumerate((1e-4, 1e-2, 1e-1, 1.0))),
+        *(y + size * h * few[4 + i] for i, h in enumerate((1e-3, 1e-1, 1.0))),
+        *(
+            np.where(y == 0, 0, y + h * size * dense[7 + i])
+            for i, h in ((0, 0.01), (1, 1))
+        ),
+    ]
+    others = [
+        np.zeros_like(x),
+        x,
+        -y,
+        0.9 * y,
+        1.1 * y,
+        x + size * dense[9],
+        size * dense[10],
+    ]
+    points = np.stack([*near, *others]).astype(x.dtype)
+    return np.concatenate([points, proxes(regularizer, points, step)])
+
+
+def require(holds: Any, law: str, regularizer: Regularizer, says: str) -> None:
+    """Raise an AssertionError that names law and regularizer unless it holds."""
+    if not holds:
+        raise AssertionError(f"{law}: {regularizer} {says}")
+
+
+def require_close(
+    got: Any,
+    wanted: Any,
+    tolerance: float,
+    law: str,
+    regularizer: Regularizer,
+    says: str,
+) -> None:
+    """Raise an AssertionError with the largest deviation unless it is tolerable.
+
+    NaN is close to NaN alone, and infinities to themselves.
+    """
+    got, wanted = (np.asarray(a, np.float64) for a in (got, wanted))
+    same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0, np.abs(got - wanted))
+    worst = float(np.max(np.where(np.isnan(gap), np.inf, gap), initial=0))
+    require(
+        worst <= tolerance,
+        law,
+        regularizer,
+        f"{says}: they differ by {worst:.3g}, where rounding explains {tolerance:.3g}.",
+    )
+
+
+def _step_dtype(dtype: Any) -> Any:
+    return jnp.promote_types(dtype, jnp.float32)

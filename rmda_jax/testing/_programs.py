@@ -1,0 +1,161 @@
+"""Laws of compiled programs: jit, vmap, dtypes, and what a static argument must be."""
+
+import collections
+import functools
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rmda_jax.regularizers import Regularizer
+from rmda_jax.testing._numerics import (
+    BATCH,
+    array,
+    epsilon,
+    noise,
+    prox,
+    proxes,
+    require,
+    require_close,
+)
+
+
+def check_jit(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that compiling changes nothing but the last bits.
+
+    Prox, prox under `jax.jit` and `prox_at` with a centre that is computed from two
+    operands have the same zeros, and the same values up to rounding.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: :math:`t`.
+
+    Raises:
+      AssertionError: they differ.
+    """
+    x, law = array(x), "jit"
+    eager = np.asarray(regularizer.prox(x, step_size))
+    compiled = np.asarray(prox(regularizer, x, step_size))
+    # Half of x is exact, and so is its double: the centre is x, to the bit.
+    split = np.asarray(_prox_of_sum(regularizer, x / 2, x / 2, step_size))
+    rounding = 16 * epsilon(x) * np.abs(x).max(initial=0)
+    for name, other in (("jit", compiled), ("prox_at", split)):
+        same = ((other == 0) == (eager == 0)).all()
+        require(same, law, regularizer, f"has other zeros under {name}.")
+        says = f"differs under {name}"
+        require_close(other, eager, rounding, law, regularizer, says)
+
+
+def check_vmap(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that `jax.vmap` over arrays and step sizes equals a loop.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: :math:`t`, scaled from 0 to 3 along the batch.
+
+    Raises:
+      AssertionError: they differ.
+    """
+    x, law = array(x), "vmap"
+    xs = noise(x, BATCH)
+    steps = (step_size * np.linspace(0, 3, BATCH)).astype(x.dtype)
+    batch = proxes(regularizer, xs, steps)
+    for row in range(0, BATCH, 3):
+        alone = np.asarray(prox(regularizer, xs[row], steps[row]))
+        same = ((batch[row] == 0) == (alone == 0)).all()
+        require(same, law, regularizer, "has other zeros under vmap.")
+        rounding = 16 * epsilon(x) * np.abs(xs[row]).max(initial=0)
+        says = "differs under vmap"
+        require_close(batch[row], alone, rounding, law, regularizer, says)
+
+
+def check_dtypes(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    r"""Check that dtypes are kept, and half precision is float32 rounded once.
+
+    For bfloat16 and float16 the prox is that of the same numbers in float32, rounded:
+    within one unit in the last place, its zeros the same, its value finite.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: :math:`t`.
+
+    Raises:
+      AssertionError: a dtype changes, or arithmetic is done in half precision.
+    """
+    x, law = array(x), "dtypes"
+    kept = jax.eval_shape(lambda y: regularizer.prox(y, step_size), x).dtype
+    require(kept == x.dtype, law, regularizer, f"turns {x.dtype} into {kept}.")
+    for half in (jnp.bfloat16, jnp.float16):
+        low = x.astype(half)
+        got = prox(regularizer, low, step_size)
+        name = jnp.dtype(half).name
+        require(got.dtype == half, law, regularizer, f"turns {name} into {got.dtype}.")
+        wide = np.asarray(prox(regularizer, low.astype(np.float32), step_size))
+        wanted, got = wide.astype(half), np.asarray(got)
+        same = ((got == 0) == (wanted == 0)).all()
+        require(same, law, regularizer, f"has other zeros in {name}.")
+        # Two programs may round differently once, and one ulp is eps at most.
+        ulp = float(jnp.finfo(half).eps) * np.abs(wide).max(initial=0)
+        says = f"in {name} is not the float32 prox, rounded"
+        require_close(got, wanted, ulp, law, regularizer, says)
+        value = regularizer.value(got)
+        says = f"has a {value.dtype} value {float(value)} of a {name} prox."
+        finite = bool(jnp.isfinite(value)) and value.dtype == jnp.float32
+        require(finite, law, regularizer, says)
+
+
+def check_object(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
+    """Check that the regularizer is a value: frozen, hashable, equal to its pickle.
+
+    As a static argument of `jax.jit` an equal one and another step size must not
+    compile again; and it must not be callable, or Optax would take it for a schedule.
+
+    Args:
+      regularizer: The regularizer.
+      x: Real floating array.
+      step_size: :math:`t`.
+
+    Raises:
+      AssertionError: it is not.
+    """
+    law = "object"
+    require(not callable(regularizer), law, regularizer, "has a `__call__`.")
+    try:
+        twin = pickle.loads(pickle.dumps(regularizer))
+        same = twin == regularizer and hash(twin) == hash(regularizer)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        require(False, law, regularizer, f"cannot be pickled or hashed: {error}.")
+        return
+    require(same, law, regularizer, "is not equal to its own pickle.")
+    for name in vars(regularizer):
+        try:
+            setattr(twin, name, None)
+        except AttributeError:
+            continue
+        require(False, law, regularizer, f"lets its attribute {name!r} be changed.")
+    traces = collections.Counter()
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def traced(regularizer: Regularizer, x: jax.Array, t: ArrayLike) -> jax.Array:
+        traces["n"] += 1
+        return regularizer.prox(x, t)
+
+    x = jnp.asarray(x)
+    for each, step in ((regularizer, step_size), (twin, 2 * step_size)):
+        _ = traced.lower(each, x, step)
+    require(
+        traces["n"] == 1, law, regularizer, f"is traced {traces['n']} times, not once."
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prox_of_sum(
+    regularizer: Regularizer, a: ArrayLike, b: ArrayLike, t: ArrayLike
+) -> jax.Array:
+    operands = (jnp.asarray(a), jnp.asarray(b))
+    return regularizer.prox_at(lambda a, b: a + b, operands, t)

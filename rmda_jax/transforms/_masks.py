@@ -1,0 +1,243 @@
+"""Masks of a sparse run: on which leaves, how many flags, when and how they move."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rmda_jax._types import Params, ScalarOrSchedule, Shape, spec_of, wide_dtype
+from rmda_jax.regularizers._checks import check_parameter
+from rmda_jax.regularizers._on_entries import l0
+from rmda_jax.regularizers._select import keep_largest
+from rmda_jax.specs._names import leaf_names
+from rmda_jax.specs._rules import RegularizerMap
+from rmda_jax.transforms._common import check_hyperparameter, evaluate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Masks:
+    """The masks of one run; the arguments are those of `rigl`."""
+
+    where: str | Sequence[str] | None
+    dense: str | Sequence[str]
+    sparsity: float
+    distribution: str
+    update_every: int
+    begin_step: int
+    end_step: int | None
+    drop_fraction: ScalarOrSchedule
+    grow: str | None
+    gradual: bool
+    key: jax.Array | None
+
+    def __post_init__(self):
+        for name in ("sparsity", "update_every", "begin_step", "end_step"):
+            if isinstance(getattr(self, name), jax.Array):
+                raise TypeError(
+                    f"`{name}` must be a Python number, got an array. With "
+                    "optax.inject_hyperparams, name it in static_args."
+                )
+        check_parameter("sparsity", self.sparsity, at_least=0)
+        if self.sparsity >= 1:
+            raise ValueError(
+                f"`sparsity` must be less than 1, got {self.sparsity}. It is the share "
+                "of weights to remove."
+            )
+        check_parameter("update_every", self.update_every, at_least=1, integer=True)
+        check_parameter("begin_step", self.begin_step, at_least=0, integer=True)
+        check_hyperparameter("drop_fraction", self.drop_fraction, most=1)
+        _check_choice("distribution", self.distribution, tuple(_DENSITIES))
+        _check_choice("grow", self.grow, ("gradient", "random", None))
+        if self.end_step is not None:
+            check_parameter("end_step", self.end_step, at_least=1, integer=True)
+        elif self.gradual or (self.grow and not callable(self.drop_fraction)):
+            raise ValueError(
+                "`end_step` must be given, got None. The drop fraction falls to 0 "
+                "there, and gradual pruning ends."
+            )
+        never = self.end_step is not None and self._last_step() < max(
+            1, self.begin_step
+        )
+        if never and (self.grow or self.gradual):
+            raise ValueError(
+                "the masks would never change: no multiple of `update_every` = "
+                f"{self.update_every} lies between `begin_step` = {self.begin_step} and "
+                f"`end_step` = {self.end_step}."
+            )
+        _ = self._rules()
+
+    def first(self, params: Params) -> Params:
+        """Return the masks to begin with."""
+        leaves, treedef = jax.tree.flatten(params)
+        masks = [
+            jnp.ones_like(leaf, dtype=bool)
+            if target is None or self.gradual
+            else _keep(_random(key, leaf), target)
+            for leaf, target, key in zip(
+                leaves, self._targets(params), self._keys(len(leaves)), strict=True
+            )
+        ]
+        return treedef.unflatten(masks)
+
+    def is_due(self, count: jax.Array) -> jax.Array:
+        """Return whether the masks change in the update with this count."""
+        if self.grow is None and not self.gradual:
+            return jnp.zeros((), bool)
+        due = (count % self.update_every == 0) & (count >= self.begin_step)
+        return due if self.end_step is None else due & (count <= self.end_step)
+
+    def next(
+        self, due: jax.Array, count: jax.Array, masks: Any, params: Any, grads: Any
+    ) -> Any:
+        """Return the masks of this update: others if ``due``, else the same."""
+        targets = self._targets(params)
+
+        def change(masks: list, params: list, scores: list) -> list:
+            if self.grow == "random":
+                keys = self._keys(len(params), count)
+                scores = [_random(key, w) for key, w in zip(keys, params, strict=True)]
+            excess = self._excess_at(count)
+            fraction = self.drop_fraction_at(count) if self.grow else None
+            rows = zip(masks, params, scores, targets, strict=True)
+            return [
+                mask if n is None else _moved(mask, w, score, n, excess, fraction)
+                for mask, w, score, n in rows
+            ]
+
+        trees = (masks, params, grads)
+        leaves = [[jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees]
+        new = lax.cond(due, change, lambda masks, *_: masks, *leaves)
+        return jax.tree.unflatten(jax.tree.structure(params), new)
+
+    def drop_fraction_at(self, count: jax.Array) -> jax.Array:
+        """Return the share of the weights that gives way to others."""
+        value = evaluate(self.drop_fraction, count)
+        if callable(self.drop_fraction) or self.end_step is None:
+            return value
+        return value / 2 * (1 + jnp.cos(jnp.pi * count / self.end_step))
+
+    def _excess_at(self, count: jax.Array) -> jax.Array:
+        """Return the share of the weights to be pruned that may stay for now."""
+        if not self.gradual:
+            return jnp.ones(())
+        last = self._last_step()
+        return jnp.power(1 - jnp.minimum(count, last) / last, 3)
+
+    def _last_step(self) -> int:
+        """Return the last count of updates at which the masks change; 0 is never."""
+        end = self.end_step or 0
+        return end - end % self.update_every
+
+    def _keys(self, n: int, count: jax.Array | None = None) -> jax.Array:
+        key = jax.random.key(0) if self.key is None else self.key
+        return jax.random.split(
+            key if count is None else jax.random.fold_in(key, count), n
+        )
+
+    def _targets(self, params: Params) -> list[int | None]:
+        """Return how many flags each leaf is to have; None where it is dense."""
+        shapes = [spec_of(leaf)[0] for leaf in jax.tree.leaves(params)]
+        sparse = [
+            i
+            for i, bound in enumerate(self._rules().bind(params))
+            if bound.regularizer is not None
+            and math.prod(shapes[i]) > 0
+            and (self.where is not None or len(shapes[i]) > 1)
+        ]
+        if shapes and not sparse:
+            raise ValueError(
+                "no parameter has two axes, so that nothing would be sparse. The names "
+                f"are: {', '.join(leaf_names(params))}. Choose some with `where`."
+            )
+        chosen = [shapes[i] for i in sparse]
+        densities = _DENSITIES[self.distribution](chosen, self.sparsity)
+        targets: list[int | None] = [None] * len(shapes)
+        for i, shape, density in zip(sparse, chosen, densities, strict=True):
+            size = math.prod(shape)
+            targets[i] = min(size, max(1, round(size * density)))
+        return targets
+
+    def _rules(self) -> RegularizerMap:
+        where = "*" if self.where is None else self.where
+        rules = [(pattern, None) for pattern in _as_tuple(self.dense)]
+        return RegularizerMap([*rules, *((p, l0()) for p in _as_tuple(where))])
+
+
+def _uniform(shapes: list[Shape], sparsity: float) -> list[float]:
+    return [1 - sparsity] * len(shapes)
+
+
+def _erk(shapes: list[Shape], sparsity: float) -> list[float]:
+    """Return densities proportional to sum(shape) / prod(shape), 1 where that is more.
+
+    Leaf by leaf, the weights to remove are rounded down before they are added up.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    n_zeros = [math.floor(sparsity * size) for size in sizes]
+    raw = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+    dense: set[int] = set()
+    scale = 0.0
+    while len(dense) < len(shapes):
+        rest = [i for i in range(len(shapes)) if i not in dense]
+        n_ones = sum(sizes[i] for i in rest) - sum(n_zeros)
+        scale = n_ones / sum(raw[i] * sizes[i] for i in rest)
+        largest = max(raw[i] for i in rest)
+        if scale * largest <= 1:
+            break
+        dense |= {i for i in rest if raw[i] == largest}
+    return [1.0 if i in dense else scale * raw[i] for i in range(len(shapes))]
+
+
+_DENSITIES = {"erk": _erk, "uniform": _uniform}
+
+
+def _moved(
+    mask: jax.Array,
+    w: jax.Array,
+    score: jax.Array,
+    target: int,
+    excess: jax.Array,
+    fraction: jax.Array | None,
+) -> jax.Array:
+    """Drop the smallest weights and grow those of the largest scores instead."""
+    surplus = jnp.round((mask.size - target) * excess).astype(jnp.int32)
+    n_flags = jnp.minimum(jnp.sum(mask, dtype=jnp.int32), target + surplus)
+    if fraction is None:
+        return _keep(_above(w, mask), n_flags)
+    n_kept = jnp.round(n_flags * (1 - fraction)).astype(jnp.int32)
+    n_kept = jnp.clip(n_kept, 1, n_flags)
+    kept = _keep(_above(w, mask), n_kept)
+    return kept | _keep(_above(score, ~kept), n_flags - n_kept)
+
+
+def _above(x: jax.Array, candidates: jax.Array) -> jax.Array:
+    """Return scores that order candidates like |x|, and all of them above the rest."""
+    magnitude = jnp.abs(x.astype(wide_dtype(x.dtype)))
+    # One float up: a candidate of magnitude 0 still exceeds what is none.
+    return jnp.where(candidates, jnp.nextafter(magnitude, jnp.inf), 0)
+
+
+def _keep(score: jax.Array, k: Any) -> jax.Array:
+    """Flag the ``k`` largest scores of an array, ``k`` traced or not."""
+    return keep_largest(score, k, tuple(range(score.ndim)))
+
+
+def _random(key: jax.Array, like: Any) -> jax.Array:
+    """Return uniform scores; the sum takes over the sharding of the array."""
+    shape, dtype = spec_of(like)
+    dtype = wide_dtype(dtype)
+    return jnp.zeros_like(like, dtype=dtype) + jax.random.uniform(key, shape, dtype)
+
+
+def _as_tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _check_choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")

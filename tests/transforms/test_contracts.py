@@ -1,0 +1,415 @@
+"""What every transformation owes its users, on every row of the table."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rmda_jax as rj
+from tests._x64 import float64
+from tests.transforms._table import (
+    CONSTANTS,
+    STEPS,
+    assert_close,
+    assert_equal,
+    factories,
+    gradients,
+    rows,
+    run,
+    start,
+    step_of,
+)
+
+# An entry is rounded about ten times a step, and programs that compute the same may
+# contract or reorder each of these operations.
+ULPS = 10 * STEPS
+SWEEP = [
+    {"learning_rate": 0.1, "strength": 0.3, "averaging": 0.5},
+    {"learning_rate": 0.2, "strength": 0.3, "averaging": 0.5},
+    {"learning_rate": 0.1, "strength": 0.6, "averaging": 0.5},
+    {"learning_rate": 0.1, "strength": 0.3, "averaging": 1.0},
+]
+LOW = [jnp.bfloat16, jnp.float16]
+
+
+def is_float(x) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def specs(tree):
+    return jax.tree.map(lambda x: (x.shape, jnp.dtype(x.dtype)), tree)
+
+
+def zeros(tree):
+    return jax.tree.map(lambda x: x == 0, tree)
+
+
+def unregularized():
+    return rj.RegularizerMap([("*", None)])
+
+
+def pointers(*trees) -> list[int]:
+    return [x.unsafe_buffer_pointer() for x in jax.tree.leaves(trees)]
+
+
+@rows("structured")
+def test_table_has_zeros_to_test(row):
+    params, state = run(row.make(), start(), gradients())
+    structured = rj.structured_params(state, row.regularizer)
+    share = float(rj.metrics.sparsity(structured, row.regularizer))
+    assert 0.05 < share < 0.95
+    assert specs(structured) == specs(params)
+
+
+# --- compilation ------------------------------------------------------------------
+
+
+@rows("hyperparameters")
+def test_update_traces_once_over_steps_and_hyperparameters(row):
+    traces = 0
+
+    @jax.jit
+    def step(hyperparameters, params, state, grads):
+        nonlocal traces
+        traces += 1
+        return step_of(row.make(**hyperparameters))(params, state, grads)
+
+    results = []
+    for point in SWEEP:
+        numbers = {name: point[name] for name in row.hyperparameters}
+        arrays = jax.tree.map(jnp.float32, numbers)
+        params, state = start(), row.make().init(start())
+        for g in gradients():
+            params, state = step(arrays, params, state, g)
+        expected = run(row.make(**numbers), start(), gradients())
+        assert_close((params, state), expected, ULPS)
+        results.append(np.asarray(params["head"]["kernel"]))
+    assert traces == 1
+    changed = [SWEEP[i].items() - SWEEP[0].items() for i in (1, 2, 3)]
+    for (change,), result in zip(changed, results[1:], strict=True):
+        name, _ = change
+        assert np.array_equal(result, results[0]) == (name not in row.hyperparameters)
+
+
+@rows()
+def test_state_keeps_its_types(row):
+    tx = row.make()
+    state = jax.eval_shape(tx.init, start())
+    updates, new_state = jax.eval_shape(tx.update, start(), state, start())
+
+    def types(tree):
+        return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
+    assert types(new_state) == types(state)
+    assert types(updates) == types(jax.eval_shape(start))
+
+
+@rows("hyperparameters")
+def test_training_vmapped_over_strength_equals_a_loop(row):
+    grads = jax.tree.map(lambda *g: jnp.stack(g), *gradients())
+    traces = 0
+
+    @jax.jit
+    @jax.vmap
+    def path(strength):
+        nonlocal traces
+        traces += 1
+        return train(strength)
+
+    @jax.jit
+    def train(strength):
+        tx = row.make(strength=strength)
+        step = step_of(tx)
+        carry, _ = jax.lax.scan(
+            lambda carry, g: (step(*carry, g), None), (start(), tx.init(start())), grads
+        )
+        return carry
+
+    for strengths in (jnp.array([0.0, 0.1, 0.3, 0.6]), jnp.array([0.0, 0.2, 0.4, 0.8])):
+        lanes = path(strengths)
+        for i, strength in enumerate(strengths):
+            lane = jax.tree.map(lambda x, i=i: x[i], lanes)
+            assert_close(lane, train(strength), ULPS)
+            assert_equal(zeros(lane[0]), zeros(train(strength)[0]))
+    assert traces == 1
+
+
+@rows()
+def test_state_is_a_scan_carry(row):
+    tx = row.make()
+    step = step_of(tx)
+    grads = jax.tree.map(lambda *g: jnp.stack(g), *gradients())
+    scanned, _ = jax.lax.scan(
+        lambda carry, g: (step(*carry, g), None), (start(), tx.init(start())), grads
+    )
+    assert_close(scanned, run(tx, start(), gradients()), ULPS)
+
+
+# --- memory -----------------------------------------------------------------------
+
+
+@rows()
+def test_init_accepts_shapes_and_gives_equal_state(row):
+    tx = row.make()
+    state = tx.init(start())
+    shapes = jax.eval_shape(start)
+    assert_equal(tx.init(shapes), state)
+    assert_equal(jax.jit(tx.init)(start()), state)
+    assert specs(jax.eval_shape(tx.init, shapes)) == specs(state)
+
+
+@rows()
+def test_params_and_state_can_be_donated(row):
+    tx = row.make()
+    params, grads = start(), gradients(1)[0]
+    state = tx.init(params)
+    expected = jax.jit(step_of(tx))(params, state, grads)
+    # What cannot be reused after all would warn, and warnings are errors here.
+    step = jax.jit(step_of(tx), donate_argnums=(0, 1))
+    assert_close(step(params, state, grads), expected, ULPS)
+    for x in jax.tree.leaves((params, state)):
+        assert x.is_deleted() or x.ndim == 0  # a scalar may not be needed
+    assert not any(x.is_deleted() for x in jax.tree.leaves(grads))
+
+
+@factories()
+def test_no_two_arrays_share_a_buffer(row):
+    hyperparameters = {k: jnp.float32(CONSTANTS[k]) for k in row.hyperparameters}
+    tx = row.make(**hyperparameters)
+    params, grads = start(), gradients(1)[0]
+    state = tx.init(params)
+    owned = pointers(hyperparameters, params, grads, state)
+    assert len(set(owned)) == len(owned)
+    updates, new_state = tx.update(grads, state, params)
+    owned += pointers(updates, new_state)
+    assert len(set(owned)) == len(owned)
+
+
+@factories()
+def test_state_is_a_named_tuple_of_arrays_that_pickles(row):
+    _, state = run(row.make(), start(), gradients(2))
+    assert isinstance(state, tuple)
+    assert hasattr(state, "_fields")
+    leaves, treedef = jax.tree.flatten(state)
+    assert all(isinstance(x, jax.Array) for x in leaves)
+    assert_equal(jax.tree.unflatten(treedef, leaves), state)
+    restored = pickle.loads(pickle.dumps(state))
+    assert type(restored) is type(state)
+    assert_equal(restored, state)
+
+
+@factories()
+def test_resumed_from_a_pickle_equals_uninterrupted(row):
+    tx, grads = row.make(), gradients()
+    params, state = run(tx, start(), grads[:3])
+    params, state = pickle.loads(pickle.dumps((params, state)))
+    assert_equal(
+        run(tx, params, grads[3:], state),
+        run(tx, start(), grads),
+    )
+
+
+@factories()
+def test_tree_map_params_finds_what_is_like_the_params(row):
+    tx = row.make()
+    _, state = run(tx, start(), gradients(2))
+    marked = optax.tree.map_params(
+        tx,
+        lambda x: jnp.full_like(x, 7),
+        state,
+        transform_non_params=lambda x: jnp.full_like(x, 9),
+    )
+    shapes = {x.shape for x in jax.tree.leaves(start())}
+    for x in jax.tree.leaves(marked):
+        assert (x == (7 if x.shape in shapes else 9)).all()
+
+
+# --- precision --------------------------------------------------------------------
+
+
+@rows()
+def test_float64_params_are_computed_in_float64(row):
+    with float64():
+        tx = row.make()
+        params, grads = start(np.float64), gradients(dtype=np.float64)
+        state = tx.init(params)
+        floats = [x for x in jax.tree.leaves(state) if is_float(x)]
+        assert {x.dtype for x in floats} == {jnp.dtype(jnp.float64)}
+        new_params, new_state = run(tx, params, grads)
+        # A difference that float32 cannot hold arrives in full.
+        other_params = jax.tree.map(lambda w: w * (1 + 2.0**-40), params)
+        other_params, _ = run(tx, other_params, grads)
+    assert {x.dtype for x in jax.tree.leaves(new_params)} == {jnp.dtype(jnp.float64)}
+    assert specs(new_state) == specs(state)
+    a = np.asarray(new_params["head"]["bias"])
+    b = np.asarray(other_params["head"]["bias"])
+    assert 0 < np.abs(a - b).max() < 2.0**-38
+
+
+@rows()
+def test_float32_params_stay_float32_when_x64_is_on(row):
+    with float64():
+        params, state = run(row.make(), start(), gradients())
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    like_params = [x for x in jax.tree.leaves(state) if x.ndim]
+    assert {x.dtype for x in like_params} == {jnp.dtype(jnp.float32)}
+    # Scalars are rounded less: what is left is the rounding of the entries.
+    assert_close(params, run(row.make(), start(), gradients())[0], ULPS)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@factories()
+def test_low_precision_params_have_float32_accumulators(row, dtype):
+    tx = row.make()
+    params, grads = start(dtype), gradients(1, dtype)[0]
+    updates, state = jax.jit(tx.update)(grads, tx.init(params), params)
+    for tree in (updates, optax.apply_updates(params, updates)):
+        assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype(dtype)}
+    floats = [x for x in jax.tree.leaves(state) if is_float(x)]
+    assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@rows("averages_gradients")
+def test_low_precision_params_do_not_blur_the_state(row, dtype):
+    # Params and gradients are few eighths, exact in every dtype; all else is float32.
+    tx = row.make_one_stage()
+    _, low = run(tx, start(dtype), gradients(dtype=dtype))
+    _, high = run(tx, start(), gradients())
+    assert_close(low, high, ULPS)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, *LOW])
+@rows("exact", "structured")
+def test_params_have_the_exact_zeros_of_the_structured_iterate(row, dtype):
+    tx = row.make(**row.exact)
+    step = jax.jit(step_of(tx))
+    structure = jax.jit(lambda state: rj.structured_params(state, row.regularizer))
+    params, state = start(dtype), tx.init(start(dtype))
+    found = 0
+    for g in gradients(dtype=dtype):
+        params, state = step(params, state, g)
+        structured = structure(state)
+        assert_close(
+            params, jax.tree.map(lambda x, w: x.astype(w.dtype), structured, params), 2
+        )
+        for w, x in zip(*map(jax.tree.leaves, (params, structured)), strict=True):
+            assert (w[x == 0] == 0).all()
+            found += int((x == 0).sum())
+    assert found > 0
+
+
+# --- what is computed -------------------------------------------------------------
+
+
+@rows("first_step")
+def test_first_update_without_averaging_is_the_known_step(row):
+    params, grads = start(), gradients(1)
+    tx = row.make_one_stage(**row.exact)
+    expected = row.first_step(
+        row.regularizer,
+        params,
+        grads[0],
+        CONSTANTS["learning_rate"],
+        CONSTANTS["strength"],
+    )
+    actual, state = run(tx, params, grads)
+    assert_close(actual, expected, 8)
+    assert_equal(zeros(actual), zeros(expected))
+    assert_close(rj.structured_params(state, row.regularizer), expected, 8)
+
+
+@rows("neutral")
+def test_neutral_arguments_equal_no_regularizer(row):
+    tx = row.make(**row.neutral)
+    free = row.make(regularizer=unregularized())
+    a, _ = run(tx, start(), gradients(), eager=True)
+    b, _ = run(free, start(), gradients(), eager=True)
+    assert_equal(a, b)
+    regularized, _ = run(row.make(), start(), gradients(1), eager=True)
+    free_once, _ = run(free, start(), gradients(1), eager=True)
+    assert not np.array_equal(
+        regularized["head"]["kernel"], free_once["head"]["kernel"]
+    )
+
+
+@rows("restarts")
+def test_restart_equals_two_fresh_optimizers(row):
+    grads = gradients(6)
+    chained = run(row.make_one_stage(restart_steps=(4,)), start(), grads, eager=True)
+    fresh = row.make_one_stage()
+    between, _ = run(fresh, start(), grads[:4], eager=True)
+    params, state = run(fresh, between, grads[4:], eager=True)
+    assert_equal(chained[0], params)
+    assert int(chained[1].count) == 6
+    assert_equal(chained[1]._replace(count=state.count), state)
+    uninterrupted, _ = run(fresh, start(), grads, eager=True)
+    assert not np.array_equal(uninterrupted["head"]["kernel"], params["head"]["kernel"])
+
+
+@factories("restarts")
+def test_restart_at_the_first_update_changes_nothing(row):
+    grads = gradients(3)
+    for steps in ((), (2,)):
+        with_zero = row.make_one_stage(restart_steps=(0, *steps))
+        without = row.make_one_stage(restart_steps=steps)
+        assert_equal(
+            run(with_zero, start(), grads, eager=True),
+            run(without, start(), grads, eager=True),
+        )
+
+
+@rows("restarts", "first_step")
+def test_schedules_see_the_count_over_the_whole_run(row):
+    rates, strengths = jnp.array([0.1, 0.2, 0.3]), jnp.array([0.3, 0.2, 0.1])
+    tx = row.make(
+        learning_rate=lambda count: rates[count],
+        strength=lambda count: strengths[count],
+        restart_steps=(2,),
+        **row.exact,
+    )
+    grads = gradients(3)
+    before, state = run(tx, start(), grads[:2])
+    actual, _ = run(tx, before, grads[2:], state)
+    # The third update restarts: it is a first step, with the values of count 2.
+    expected = row.first_step(row.regularizer, before, grads[2], 0.3, 0.1)
+    assert_close(actual, expected, 8)
+
+
+@factories("structured", "averages_gradients")
+def test_averaging_schedule_mixes_old_params_and_structured_iterate(row):
+    averages = jnp.array([1.0, 0.25, 0.5, 1.0])
+    tx = row.make(averaging=lambda count: averages[count])
+    params, state = start(), tx.init(start())
+    for c, g in zip(averages, gradients(4), strict=True):
+        new_params, state = run(tx, params, [g], state)
+        structured = rj.structured_params(state, row.regularizer)
+        expected = jax.tree.map(
+            lambda w, q, c=c: (1 - c) * w + c * q, params, structured
+        )
+        assert_close(new_params, expected, 4)
+        params = new_params
+
+
+@factories("averages_gradients")
+def test_variance_of_the_mean_gradient_dies_out(row):
+    steps, n, mean, sigma = 400, 2**14, 0.7, 2.0
+    tx = row.make_one_stage(regularizer=unregularized())
+    frozen = jnp.zeros(n)
+
+    def update(state, key):
+        noise = mean + sigma * jax.random.normal(key, (n,))
+        return tx.update(noise, state, frozen)[1], None
+
+    keys = jax.random.split(jax.random.key(0), steps)
+    state, _ = jax.lax.scan(update, tx.init(frozen), keys)
+    averaged = np.asarray(state.mean_gradient())
+    law = sigma * np.sqrt(9 / (8 * steps))
+    # Over n entries the mean strays by law/sqrt(n), the deviation by law/sqrt(2n), in
+    # one of 15,000 draws by four times that; the law itself holds up to 1/(4t).
+    assert abs(averaged.mean() - mean) < 4 * law / np.sqrt(n)
+    relative = 4 / np.sqrt(2 * n) + 1 / (4 * steps)
+    assert abs(averaged.std() / law - 1) < relative
