@@ -1,16 +1,18 @@
-"""Train one network twice: dense with SGD, and structured sparse with RMDA.
+"""Train one network by every method: dense, by RMDA, and by its rivals.
 
 A LeNet-style network learns scikit-learn's handwritten digits. RMDA with the group
 lasso on input channels finds, while it trains, which channels and neurons are not
-needed, and sets all their outgoing weights to exactly zero. Both runs share the
-initial params, the order of the data, the number of epochs and the learning rate.
+needed, and sets all their outgoing weights to exactly zero. All runs share the initial
+params, the order of the data and the number of epochs.
 
-    python examples/demo.py                           # digits, about a minute
+    python examples/demo.py                           # digits, all methods
+    python examples/demo.py --methods "dense SGD" RMDA
     python examples/demo.py --dataset fashion_mnist --data-dir DIR --epochs 20
 
-The structure is measured on the structured iterate of RMDA, and so is its accuracy;
-for SGD, on the params. The default strength was chosen on the validation data of the
-digits by `python examples/demo.py --select-strength`; see `select_strength`.
+Structure is measured where it lives, and accuracy with it: on the structured iterate of
+RMDA and RAMDA, on the params of the others. Every method's strength was chosen by one
+rule, `select_strength`, on the validation data of the digits; `--select-strength` runs
+it again.
 """
 
 import dataclasses
@@ -33,31 +35,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import rmda_jax as rj
 from _data import N_CLASSES, DataError, Dataset, Split, load
+from _methods import METHODS, REGULARIZER, MethodName, make_optimizer, structured
 from _report import Summary, print_table, save_figure
 
-# In Flax kernels are (..., in, out): axis -2 makes one group of all the weights that
-# leave an input channel (convolution) or an input neuron (dense layer).
-REGULARIZER = rj.RegularizerMap([("*/kernel", rj.group_lasso(group_axes=-2))])
-METHODS = ("dense SGD", "RMDA")
-MILESTONES = (1 / 2, 3 / 4)  # of the run, where a new stage begins
-GAMMA = 0.1  # a new stage multiplies the learning rate by it, and divides averaging
 WEIGHTINGS = ("unweighted", "size", "kernel")  # ways to count a share of groups
-STRENGTHS = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)  # what `select_strength` tries, and
-SELECTION_SEEDS = (100, 101, 102)  # with which seeds: not those of reported figures
+SELECTION_SEEDS = (100, 101, 102)  # not those of reported figures
 console = Console()
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Dense SGD beside RMDA with the group lasso, on a LeNet-style network."""
+    """Train a LeNet-style network by every method, and compare what comes out."""
 
+    methods: tuple[MethodName, ...] = ("dense SGD", "RMDA")
+    """Which to run, of all in METHODS."""
     dataset: Literal["digits", "fashion_mnist", "mnist"] = "digits"
     data_dir: Path | None = None
     """Folder of the idx files, gzipped or not (digits need none)."""
     learning_rate: float = 0.1
-    """Of the first stage; a tenth of it after 1/2, a hundredth after 3/4 of the run."""
-    strength: float = 1e-3
-    """Of the group lasso."""
+    """Of SGD, RMDA, ProxSGD and RigL, in the first of three stages; RAMDA takes a tenth
+    of it, ProxGen and ProxSSI a hundredth."""
+    strength: float | None = None
+    """Of the group lasso (RigL: share of weights removed), for every method; by default
+    each has the one that was selected for it."""
     epochs: int = 500
     batch_size: int = 64
     seed: int = 0
@@ -108,29 +108,14 @@ class Epoch(NamedTuple):
     model: LeNet  # good until the next epoch, which reuses its memory
 
 
-def make_optimizer(
-    method: str, config: Config, n_steps: int
-) -> optax.GradientTransformation:
-    """Return the optimizer of one of METHODS, for a run of `n_steps` steps."""
-    # In the last of the three stages averaging is 1, which means none: from there on
-    # the params are the structured iterate itself.
-    stages = rj.stages(
-        config.learning_rate,
-        milestones=[int(milestone * n_steps) for milestone in MILESTONES],
-        gamma=GAMMA,
-        averaging=GAMMA ** len(MILESTONES),
-    )
-    if method == "RMDA":
-        return rj.rmda(regularizer=REGULARIZER, strength=config.strength, **stages)
-    return optax.sgd(stages["learning_rate"], momentum=0.9)
-
-
 def train(method: str, data: Dataset, config: Config) -> Iterator[Epoch]:
     """Train a network by one of METHODS, and yield what each epoch brought."""
     n_images, image_size = data.train.images.shape[:2]
     batch_size = min(config.batch_size, n_images)
     n_batches = n_images // batch_size
-    optimizer = make_optimizer(method, config, config.epochs * n_batches)
+    optimizer = make_optimizer(
+        method, config.learning_rate, config.strength, config.epochs * n_batches
+    )
     model = LeNet(image_size, rngs=nnx.Rngs(config.seed))
     graphdef, params = nnx.split(model, nnx.Param)
     opt_state = optimizer.init(params)
@@ -157,8 +142,7 @@ def train(method: str, data: Dataset, config: Config) -> Iterator[Epoch]:
     def measure(
         params: nnx.State, opt_state: optax.OptState
     ) -> tuple[nnx.State, jax.Array, nnx.State]:
-        if method == "RMDA":
-            params = rj.structured_params(opt_state, REGULARIZER)
+        params = structured(method, params, opt_state)
         group_sparsity = rj.metrics.group_sparsity(params, REGULARIZER)
         return params, group_sparsity, REGULARIZER.support(params)
 
@@ -188,29 +172,27 @@ def accuracy(model: LeNet, split: Split) -> jax.Array:
 
 
 def compare(data: Dataset, config: Config) -> dict[str, Summary]:
-    """Train by each method, epoch by epoch side by side; return their summaries."""
+    """Train by each method and return their summaries."""
     columns = (
         TextColumn("{task.description:9}"),
         BarColumn(bar_width=None),
         TextColumn("{task.completed}/{task.total} {task.fields[figures]}"),
         TimeRemainingColumn(compact=True),
     )
-    epochs: dict[str, list[Epoch]] = {method: [] for method in METHODS}
+    summaries = {}
     with Progress(*columns, console=console, expand=True) as progress:
-        bars = [
-            progress.add_task(method, total=config.epochs, figures="compiling")
-            for method in METHODS
-        ]
-        runs = [train(method, data, config) for method in METHODS]
-        for side_by_side in zip(*runs, strict=True):
-            for method, bar, epoch in zip(METHODS, bars, side_by_side, strict=True):
-                epochs[method].append(epoch)
+        for method in config.methods:
+            bar = progress.add_task(method, total=config.epochs, figures="compiling")
+            epochs = []
+            for epoch in train(method, data, config):
+                epochs.append(epoch)
                 figures = (
                     f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.1%} "
                     f"group sparsity {epoch.group_sparsity:.1%}"
                 )
                 progress.update(bar, advance=1, figures=figures)
-    return {method: summarize(run, data.test) for method, run in epochs.items()}
+            summaries[method] = summarize(epochs, data.test)
+    return summaries
 
 
 def summarize(epochs: list[Epoch], test: Split) -> Summary:
@@ -242,15 +224,13 @@ def _kernels(tree: nnx.State) -> dict[str, jax.Array]:
     return {path[0].key: leaf for path, leaf in leaves if path[1].key == "kernel"}
 
 
-def select_strength(data: Dataset, config: Config) -> float | None:
-    """Return the largest strength that costs at most one point of accuracy.
+def select_strength(data: Dataset, config: Config) -> dict[str, float | None]:
+    """Return each method's largest strength that costs at most one point of accuracy.
 
     The accuracy is that of the structured params after training, on the validation
     data, and is compared with that of the dense network; both are means over
-    SELECTION_SEEDS. Test data take no part. Returns None if all STRENGTHS cost more.
-
-    With the defaults, 99.30 % dense; 99.58 %, 99.02 %, 98.74 %, 97.21 % and 92.61 %
-    for STRENGTHS in their order: 1e-3 is selected.
+    SELECTION_SEEDS. Test data take no part. None if all of a method's strengths cost
+    more. `examples/selection.jsonl` keeps what it printed for the defaults.
     """
 
     def mean_accuracy(method: str, strength: float) -> float:
@@ -260,15 +240,23 @@ def select_strength(data: Dataset, config: Config) -> float | None:
             *_, end = train(method, data, changed)
             ends.append((end.structured_accuracy, end.group_sparsity))
         accuracy, group_sparsity = np.mean(ends, axis=0).tolist()
-        console.print(
-            f"{method}, strength {strength:g}: validation accuracy {accuracy:.2%}, "
-            f"group sparsity {group_sparsity:.2%}"
-        )
+        row = {
+            "method": method,
+            "strength": strength,
+            "validation_accuracy": round(accuracy, 5),
+            "group_sparsity": round(group_sparsity, 5),
+        }
+        print(json.dumps(row), flush=True)
         return accuracy
 
     lowest = mean_accuracy("dense SGD", strength=0.0) - 0.01
-    passed = [s for s in STRENGTHS if mean_accuracy("RMDA", strength=s) >= lowest]
-    return max(passed, default=None)
+    selected = {}
+    for method in config.methods:
+        if method != "dense SGD":
+            strengths = METHODS[method].strengths
+            passed = [s for s in strengths if mean_accuracy(method, s) >= lowest]
+            selected[method] = max(passed, default=None)
+    return selected
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -282,7 +270,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for path in filter(None, (config.figure, config.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
     if config.select_strength:
-        console.print(f"selected strength: {select_strength(data, config)}")
+        print(json.dumps({"selected": select_strength(data, config)}))
         return
     summaries = compare(data, config)
     print_table(summaries, console)

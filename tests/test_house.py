@@ -42,14 +42,15 @@ METHODS = types.FunctionType | property | classmethod | staticmethod
 PUBLIC = {
     "rmda_jax": """
         AdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
-        Regularizer RegularizerMap __version__ binary box box_l1 boxed
+        Regularizer RegularizerMap RigLState __version__ binary box box_l1 boxed
         elastic_net fused_lasso group_l0 group_l_half group_l_two_thirds
         group_lasso group_linf group_log_sum group_lq group_mcp group_scad l0 l1
         l1_ball l2_ball l2_norm l_half l_half_ball l_two_thirds linf_norm
-        log_sum lq mcp metrics n_m nonnegative nonnegative_l1 nuclear_norm
-        proxgen proxsgd proxsgd_adaptive proxssi ramda rmda scad simplex
-        sparse_group_lasso spectral_mcp squared_l2 stages structured_params
-        structured_support ternary top_k total_variation uniform_levels
+        log_sum lq masked_params mcp metrics n_m nonnegative nonnegative_l1
+        nuclear_norm proxgen proxsgd proxsgd_adaptive proxssi ramda rigl rmda
+        scad simplex sparse_group_lasso spectral_mcp squared_l2 stages
+        structured_params structured_support ternary top_k total_variation
+        uniform_levels
     """,
     "rmda_jax.metrics": """
         group_sparsity nondegeneracy_margin rank sparsity stable_since

@@ -40,7 +40,8 @@ class TopK(FeasibleSet):
         del t
         groups = normalized_axes(self.groups.group_axes, x.shape)
         axes = tuple(axis for axis in range(x.ndim) if axis not in groups)
-        return jnp.where(keep_largest(jnp.abs(x) * jnp.sqrt(d), self.k, axes), x, 0)
+        keep = keep_largest(jnp.abs(x) * jnp.sqrt(d), self.k, axes)
+        return jnp.where(keep | jnp.isnan(x), x, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ class NM(FeasibleSet):
         )
         beaten_by = (other > mine) | ((other == mine) & earlier)
         rank = jnp.sum(beaten_by, axis=axis + 2)
-        return jnp.where((rank < self.n).reshape(x.shape), x, 0)
+        return jnp.where((rank < self.n).reshape(x.shape) | jnp.isnan(x), x, 0)
 
 
 def top_k(k: int, group_axes: int | tuple[int, ...] = ()) -> TopK:

@@ -72,8 +72,7 @@ class Levels(Regularizer):
         if not self.soft:
             return level
         gap = x - level
-        moved = level + jnp.sign(gap) * (jnp.abs(gap) - t)
-        return jnp.where(jnp.abs(gap) <= t, level, jnp.where(t == 0, x, moved))
+        return jnp.where(jnp.abs(gap) <= t, level, x - jnp.sign(gap) * t)
 
     def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
         return self._prox(x, t / d)

@@ -66,6 +66,9 @@ class Abs(Penalty):
     def affine_slope(self) -> AffineSlope:
         return LINEAR
 
+    def __str__(self) -> str:
+        return "magnitude"
+
     def value(self, r: jax.Array) -> jax.Array:
         return r
 

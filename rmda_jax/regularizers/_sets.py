@@ -68,6 +68,11 @@ class FeasibleSet(Regularizer):
         gap = jnp.abs(x - self._prox(x, jnp.zeros((), x.dtype)))
         return jnp.all(gap <= rounding * (1 + jnp.max(jnp.abs(x), initial=0)))
 
+    def _snap(self, x: jax.Array, eps: float) -> jax.Array:
+        # A rounded sum on the wrong side must not wake up zeros.
+        zero = (x == 0) & self._contains(x, eps)
+        return jnp.where(zero, 0, self._prox(x, jnp.zeros((), x.dtype)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Box(FeasibleSet):

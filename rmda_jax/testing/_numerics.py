@@ -15,12 +15,6 @@ BATCH = 16
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def prox(regularizer: Regularizer, x: ArrayLike, step_size: ArrayLike) -> jax.Array:
-    """Return the prox, compiled."""
-    return regularizer.prox(x, step_size)
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def _proxes(regularizer: Regularizer, xs: jax.Array, steps: jax.Array) -> jax.Array:
     return jax.vmap(regularizer.prox)(xs, steps)
 
@@ -41,6 +35,16 @@ def proxes(regularizer: Regularizer, xs: Any, steps: Any) -> np.ndarray:
     xs = np.asarray(xs)
     steps = np.broadcast_to(np.asarray(steps, _step_dtype(xs.dtype)), xs.shape[:1])
     return np.asarray(_proxes(regularizer, xs, steps))
+
+
+def prox(regularizer: Regularizer, x: Any, step_size: float) -> np.ndarray:
+    """Return the prox of one array, by the program that `proxes` compiled."""
+    return proxes(regularizer, _repeat(x), step_size)[0]
+
+
+def value(regularizer: Regularizer, x: Any) -> float:
+    """Return the value of one array, by the program that `values` compiled."""
+    return float(values(regularizer, _repeat(x))[0])
 
 
 def values(regularizer: Regularizer, xs: Any) -> np.ndarray:
@@ -129,6 +133,10 @@ def require_close(
         regularizer,
         f"{says}: they differ by {worst:.3g}, where rounding explains {tolerance:.3g}.",
     )
+
+
+def _repeat(x: Any) -> np.ndarray:
+    return np.broadcast_to(x, (BATCH, *np.shape(x)))
 
 
 def _step_dtype(dtype: Any) -> Any:

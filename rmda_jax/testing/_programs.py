@@ -15,7 +15,6 @@ from rmda_jax.testing._numerics import (
     array,
     epsilon,
     noise,
-    prox,
     proxes,
     require,
     require_close,
@@ -38,7 +37,7 @@ def check_jit(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
     """
     x, law = array(x), "jit"
     eager = np.asarray(regularizer.prox(x, step_size))
-    compiled = np.asarray(prox(regularizer, x, step_size))
+    compiled = np.asarray(_prox(regularizer, x, step_size))
     # Half of x is exact, and so is its double: the centre is x, to the bit.
     split = np.asarray(_prox_of_sum(regularizer, x / 2, x / 2, step_size))
     rounding = 16 * epsilon(x) * np.abs(x).max(initial=0)
@@ -65,7 +64,7 @@ def check_vmap(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None
     steps = (step_size * np.linspace(0, 3, BATCH)).astype(x.dtype)
     batch = proxes(regularizer, xs, steps)
     for row in range(0, BATCH, 3):
-        alone = np.asarray(prox(regularizer, xs[row], steps[row]))
+        alone = np.asarray(_prox(regularizer, xs[row], steps[row]))
         same = ((batch[row] == 0) == (alone == 0)).all()
         require(same, law, regularizer, "has other zeros under vmap.")
         rounding = 16 * epsilon(x) * np.abs(xs[row]).max(initial=0)
@@ -92,10 +91,10 @@ def check_dtypes(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
     require(kept == x.dtype, law, regularizer, f"turns {x.dtype} into {kept}.")
     for half in (jnp.bfloat16, jnp.float16):
         low = x.astype(half)
-        got = prox(regularizer, low, step_size)
+        got = _prox(regularizer, low, step_size)
         name = jnp.dtype(half).name
         require(got.dtype == half, law, regularizer, f"turns {name} into {got.dtype}.")
-        wide = np.asarray(prox(regularizer, low.astype(np.float32), step_size))
+        wide = np.asarray(_prox(regularizer, low.astype(np.float32), step_size))
         wanted, got = wide.astype(half), np.asarray(got)
         same = ((got == 0) == (wanted == 0)).all()
         require(same, law, regularizer, f"has other zeros in {name}.")
@@ -103,7 +102,7 @@ def check_dtypes(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
         ulp = float(jnp.finfo(half).eps) * np.abs(wide).max(initial=0)
         says = f"in {name} is not the float32 prox, rounded"
         require_close(got, wanted, ulp, law, regularizer, says)
-        value = regularizer.value(got)
+        value = _value(regularizer, got)
         says = f"has a {value.dtype} value {float(value)} of a {name} prox."
         finite = bool(jnp.isfinite(value)) and value.dtype == jnp.float32
         require(finite, law, regularizer, says)
@@ -151,6 +150,16 @@ def check_object(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
     require(
         traces["n"] == 1, law, regularizer, f"is traced {traces['n']} times, not once."
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prox(regularizer: Regularizer, x: ArrayLike, t: ArrayLike) -> jax.Array:
+    return regularizer.prox(x, t)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value(regularizer: Regularizer, x: ArrayLike) -> jax.Array:
+    return regularizer.value(x)
 
 
 @functools.partial(jax.jit, static_argnums=0)

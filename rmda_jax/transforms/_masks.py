@@ -64,9 +64,9 @@ class Masks:
         )
         if never and (self.grow or self.gradual):
             raise ValueError(
-                "the masks would never change: no multiple of `update_every` = "
-                f"{self.update_every} lies between `begin_step` = {self.begin_step} and "
-                f"`end_step` = {self.end_step}."
+                "the masks would never change: no multiple of `update_every`, got "
+                f"{self.update_every}, lies between `begin_step` and `end_step`, got "
+                f"{self.begin_step} and {self.end_step}."
             )
         _ = self._rules()
 
@@ -104,8 +104,10 @@ class Masks:
             fraction = self.drop_fraction_at(count) if self.grow else None
             rows = zip(masks, params, scores, targets, strict=True)
             return [
-                mask if n is None else _moved(mask, w, score, n, excess, fraction)
-                for mask, w, score, n in rows
+                jnp.ones_like(mask)
+                if target is None
+                else _moved(mask, w, score, target, excess, fraction)
+                for mask, w, score, target in rows
             ]
 
         trees = (masks, params, grads)

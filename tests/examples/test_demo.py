@@ -6,13 +6,17 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
+import _methods
 import demo
+import rmda_jax as rj
 
 # So strong that groups become zero within one epoch, without any accuracy.
-BRIEF = ["--epochs", "1", "--strength", "10"]
+METHODS = ["dense SGD", "RMDA"]
+BRIEF = ["--epochs", "1", "--strength", "10", "--methods", *METHODS]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +24,7 @@ def run(tmp_path_factory):
     """Run the demo once; return what it printed and the folder with its files."""
     folder = tmp_path_factory.mktemp("demo")
     files = ["--figure", str(folder / "demo.png"), "--json", str(folder / "demo.json")]
+    demo.console.width = 120
     with demo.console.capture() as capture:
         demo.main([*BRIEF, *files])
     return SimpleNamespace(
@@ -34,27 +39,24 @@ def test_demo_saves_the_figure(run):
 
 
 def test_demo_prints_the_table_of_what_it_saves(run):
-    lines = {}
+    rows = {}
     for line in run.printed.splitlines():
-        title, *cells = (cell.strip() for cell in line.strip("│┃").split("│"))
-        lines[title] = cells
-    methods = run.report["methods"].values()
-    assert list(run.report["methods"]) == ["dense SGD", "RMDA"]
-    assert lines["test accuracy"] == [f"{m['test_accuracy']:.2%}" for m in methods]
-    for weighting in ("unweighted", "size", "kernel"):
-        expected = [f"{m['group_sparsity'][weighting]:.2%}" for m in methods]
-        assert lines[f"group sparsity, {weighting}"] == expected
-    assert lines["weights left"] == [
-        f"{m['weights_left']:,} ({m['weights_left'] / m['weights']:.2%})"
-        for m in methods
-    ]
-    expected = [str(m["support_stable_since"]) for m in methods]
-    assert lines["support stable since epoch"] == expected
+        method, *cells = (cell.strip() for cell in line.strip("│┃").split("│"))
+        rows[method] = cells
+    assert list(run.report["methods"]) == METHODS
+    for method, summary in run.report["methods"].items():
+        left, sparsity = summary["weights_left"], summary["group_sparsity"]
+        assert rows[method] == [
+            f"{summary['test_accuracy']:.2%}",
+            *(f"{sparsity[w]:.2%}" for w in ("unweighted", "size", "kernel")),
+            f"{left:,} ({left / summary['weights']:.2%})",
+            f"epoch {summary['support_stable_since']}",
+        ]
 
 
 def test_demo_shows_the_progress_of_both_methods(run):
-    for method in ("dense SGD", "RMDA"):
-        (line,) = (x for x in run.printed.splitlines() if x.startswith(method))
+    for method in METHODS:
+        line = next(x for x in run.printed.splitlines() if x.startswith(method))
         for shown in ("1/1", "loss", "accuracy", "group sparsity"):
             assert shown in line
 
@@ -106,6 +108,19 @@ def test_demo_ends_without_averaging(run):
     assert curves["accuracy"] == curves["structured_accuracy"]
 
 
+@pytest.mark.parametrize("method", _methods.METHODS)
+def test_every_method_takes_a_step_and_shows_its_structure(method):
+    params = nnx.state(demo.LeNet(8, rngs=nnx.Rngs(0)), nnx.Param)
+    optimizer = _methods.make_optimizer(method, 0.1, None, n_steps=200)
+    grads = nnx.state(demo.LeNet(8, rngs=nnx.Rngs(1)), nnx.Param)
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    params = optax.apply_updates(params, updates)
+    structured = _methods.structured(method, params, state)
+    zeros = int(rj.metrics.sparsity(structured, _methods.REGULARIZER) * 114_180 + 0.5)
+    # One step of this size frees no group yet, but RigL has its share from the start.
+    assert (zeros > 0) == (method in ("RigL", "ProxSSI", "ProxGen"))
+
+
 @pytest.mark.parametrize(
     ("accuracies", "selected"),
     [
@@ -129,9 +144,11 @@ def test_select_strength_takes_the_largest_within_a_point(
         yield SimpleNamespace(structured_accuracy=mean + noise, group_sparsity=0.5)
 
     monkeypatch.setattr(demo, "train", train)
-    monkeypatch.setattr(demo, "STRENGTHS", tuple(accuracies))
+    method = _methods.METHODS["RMDA"]._replace(strengths=tuple(accuracies))
+    monkeypatch.setitem(demo.METHODS, "RMDA", method)
     data = SimpleNamespace(train=None, validation=None)
-    assert demo.select_strength(data, demo.Config()) == selected
+    config = demo.Config(methods=("dense SGD", "RMDA"))
+    assert demo.select_strength(data, config) == {"RMDA": selected}
     assert seeds == set(demo.SELECTION_SEEDS)
     assert demo.Config().seed not in seeds
 

@@ -140,12 +140,9 @@ SHAPED: list[tuple] = [
     ("spectral_mcp", {}, DENSE),
     ("spectral_mcp", {"lam": 0.5, "gamma": 0.7, "matrix_axes": (0, 1)}, NARROW),
     ("l_half_ball", {"radius": 2.0}, (5,)),
-    ("l_half_ball", {}, (2, 3)),
     ("total_variation", {}, VECTOR),
-    ("total_variation", {"axis": 0}, DENSE),
-    ("fused_lasso", {}, VECTOR),
-    ("fused_lasso", {"axis": -2, "l1_ratio": 0.2}, ATTENTION),
-    ("total_variation", {}, SINGLE),
+    ("total_variation", {"axis": 0}, SINGLE),
+    ("fused_lasso", {"axis": -2, "l1_ratio": 0.2}, DENSE),
 ]
 
 CASES = [

@@ -5,6 +5,7 @@ a field of its row; the tests ask for fields and know no names.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -179,33 +180,36 @@ SHAPES = {
 STEPS = 8
 
 
-def tree(seed: int, dtype: Any = np.float32) -> Any:
+@functools.cache
+def _numbers(seed: int) -> Any:
     """A tree of `SHAPES`: normal numbers in eighths, smaller for every other channel.
 
     Few digits and factors that are powers of 2: short sums are exact in every dtype.
     """
     rng = np.random.default_rng(seed)
 
-    def leaf(shape: tuple[int, ...]) -> jax.Array:
+    def leaf(shape: tuple[int, ...]) -> np.ndarray:
         x = np.round(8 * rng.normal(size=shape)) / 8
         if len(shape) > 1:
-            channels = np.arange(shape[-2]) % 4
-            x = x * np.exp2(-channels)[:, None]
-        return jnp.asarray(x, dtype)
+            x *= np.exp2(-(np.arange(shape[-2]) % 4))[:, None]
+        return x
 
     return jax.tree.map(leaf, SHAPES, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def start(dtype: Any = np.float32) -> Any:
     """Params of which some units are small enough for the structure to catch them."""
-    return jax.tree.map(lambda x: x / 2, tree(0, dtype))
+    return jax.tree.map(lambda x: jnp.asarray(x / 2, dtype), _numbers(0))
 
 
 def gradients(steps: int = STEPS, dtype: Any = np.float32) -> list[Any]:
     """Noise around a drift: the same for every test, whatever the params do."""
-    drift = tree(1, dtype)
     return [
-        jax.tree.map(lambda d, n: (d + n) / 2, drift, tree(2 + i, dtype))
+        jax.tree.map(
+            lambda drift, noise: jnp.asarray((drift + noise) / 2, dtype),
+            _numbers(1),
+            _numbers(2 + i),
+        )
         for i in range(steps)
     ]
 
