@@ -50,7 +50,7 @@ class Masks:
         check_parameter("update_every", self.update_every, at_least=1, integer=True)
         check_parameter("begin_step", self.begin_step, at_least=0, integer=True)
         check_hyperparameter("drop_fraction", self.drop_fraction, most=1)
-        _check_choice("distribution", self.distribution, tuple(_DENSITIES))
+        _check_choice("distribution", self.distribution, tuple(DISTRIBUTIONS))
         _check_choice("grow", self.grow, ("gradient", "random", None))
         if self.end_step is not None:
             check_parameter("end_step", self.end_step, at_least=1, integer=True)
@@ -156,7 +156,7 @@ class Masks:
                 f"are: {', '.join(leaf_names(params))}. Choose some with `where`."
             )
         chosen = [shapes[i] for i in sparse]
-        densities = _DENSITIES[self.distribution](chosen, self.sparsity)
+        densities = DISTRIBUTIONS[self.distribution](chosen, self.sparsity)
         targets: list[int | None] = [None] * len(shapes)
         for i, shape, density in zip(sparse, chosen, densities, strict=True):
             size = math.prod(shape)
@@ -165,8 +165,9 @@ class Masks:
 
     def _rules(self) -> RegularizerMap:
         where = "*" if self.where is None else self.where
-        rules = [(pattern, None) for pattern in _as_tuple(self.dense)]
-        return RegularizerMap([*rules, *((p, l0()) for p in _as_tuple(where))])
+        rules = [(pattern, None) for pattern in _patterns("dense", self.dense)]
+        rules += [(pattern, l0()) for pattern in _patterns("where", where)]
+        return RegularizerMap(rules)
 
 
 def _uniform(shapes: list[Shape], sparsity: float) -> list[float]:
@@ -194,7 +195,7 @@ def _erk(shapes: list[Shape], sparsity: float) -> list[float]:
     return [1.0 if i in dense else scale * raw[i] for i in range(len(shapes))]
 
 
-_DENSITIES = {"erk": _erk, "uniform": _uniform}
+DISTRIBUTIONS = {"erk": _erk, "uniform": _uniform}
 
 
 def _moved(
@@ -235,8 +236,13 @@ def _random(key: jax.Array, like: Any) -> jax.Array:
     return jnp.zeros_like(like, dtype=dtype) + jax.random.uniform(key, shape, dtype)
 
 
-def _as_tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+def _patterns(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    patterns = (value,) if isinstance(value, str) else value
+    if not isinstance(patterns, Sequence) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
+        raise TypeError(f"`{name}` must be a pattern or patterns, got {value!r}.")
+    return tuple(patterns)
 
 
 def _check_choice(name: str, value: Any, choices: tuple) -> None:

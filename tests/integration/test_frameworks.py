@@ -10,7 +10,6 @@ from flax import linen, nnx
 
 import rmda_jax as rj
 from tests.transforms._table import (
-    STEPS,
     assert_close,
     assert_equal,
     factories,
@@ -18,8 +17,6 @@ from tests.transforms._table import (
     run,
     start,
 )
-
-ULPS = 10 * STEPS  # as in tests/transforms/test_contracts
 
 MAP = rj.RegularizerMap(
     [("*kernel", rj.group_lasso(group_axes=-2)), ("*bias", rj.l1(), 0.5)]
@@ -152,9 +149,9 @@ def test_training_is_the_same_in_every_framework(row, framework):
     expected, state = run(tx, start(), gradients(3))
     structure = rj.structured_params(state, MAP)
     params, state = run(tx, make(start()), [make(g) for g in gradients(3)])
-    assert_close(dict(plain(params)), expected, ULPS)
+    assert_close(dict(plain(params)), expected, row.ulps(3))
     actual = plain(rj.structured_params(state, MAP))
-    assert_close(dict(actual), structure, ULPS)
+    assert_close(dict(actual), structure, row.ulps(3))
     zeros = lambda tree: jax.tree.map(lambda x: x == 0, dict(tree))
     assert_equal(zeros(actual), zeros(structure))
     assert any(x.any() for x in jax.tree.leaves(zeros(actual)))
@@ -174,7 +171,7 @@ def test_nnx_optimizer_is_the_same_as_optax(row):
     for g in gradients(3):
         step(model, optimizer, nnx.state(nnx_model(g), nnx.Param))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    assert_close(params, expected, ULPS)
+    assert_close(params, expected, row.ulps(3))
     structured = rj.structured_params(optimizer.opt_state, MAP)
     structure = rj.structured_params(state, MAP)
-    assert_close(nnx.to_pure_dict(structured), structure, ULPS)
+    assert_close(nnx.to_pure_dict(structured), structure, row.ulps(3))

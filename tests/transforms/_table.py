@@ -25,21 +25,25 @@ class Row:
     Args:
       name: Id of the tests.
       factory: Function that makes the transformation.
-      arguments: Its keyword arguments, fit for `PARAMS`.
+      arguments: Its keyword arguments, fit for `start`.
       suite: Those for Optax's own suites: they fit any tree and converge on its
         targets. None if another row already stands for the factory there.
       hyperparameters: Names of the arguments that may be numbers, arrays or schedules.
-      exact: Arguments under which the params carry the structured iterate's zeros after
-        every update; None if there are none.
+      exact: Arguments under which the params carry exact zeros after every update,
+        those of the structured iterate if there is one; None if there are none.
       neutral: Arguments under which the regularizer must not matter.
-      first_step: The params after the first update of a stage, without averaging:
+      first_step: The params after the first update of a stage:
         ``(regularizer, params, grads, learning_rate, strength) -> params``.
+      plain: Arguments under which that holds: no averaging, no weight decay.
       structured: Whether `structured_params` finds a structured iterate in its state.
       restarts: Whether it takes ``restart_steps``.
       averages_gradients: Whether it is dual averaging with weights that grow like
         sqrt(t): within a stage its state sees gradients alone, and has their
         ``mean_gradient()``.
+      accumulates_wide: Whether its accumulators are float32 at least.
+      magnification: By how much it may enlarge the rounding of a gradient.
       refuses_complex: Message of the TypeError on complex params.
+      public: Name of the public function it stands for, if that is not the factory's.
     """
 
     name: str
@@ -50,34 +54,61 @@ class Row:
     exact: Mapping[str, Any] | None = None
     neutral: Mapping[str, Any] | None = None
     first_step: Callable[..., Any] | None = None
+    plain: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     structured: bool = False
     restarts: bool = False
     averages_gradients: bool = False
+    accumulates_wide: bool = True
+    magnification: float = 1.0
     refuses_complex: str = "parameters must be real floating"
+    public: str = ""
+
+    @property
+    def regularized(self) -> bool:
+        """Whether it takes a regularizer and its strength."""
+        return "regularizer" in self.arguments
 
     @property
     def regularizer(self) -> Any:
         return self.arguments["regularizer"]
 
+    def ulps(self, steps: int) -> float:
+        """How far two programs may be apart that compute the same.
+
+        An entry is rounded about ten times a step, and a compiler may contract or
+        reorder each of these operations.
+        """
+        return 10 * steps * self.magnification
+
+    def constants(self, **changes: Any) -> dict[str, Any]:
+        """Return the arguments with constant hyperparameters, and no restart."""
+        constants = {name: CONSTANTS[name] for name in self.hyperparameters}
+        restarts = {"restart_steps": ()} if self.restarts else {}
+        return {**self.arguments, **constants, **restarts, **changes}
+
     def make(self, **changes: Any) -> optax.GradientTransformation:
         """Build the transformation, with some arguments changed."""
         return self.factory(**{**self.arguments, **changes})
 
-    def make_one_stage(self, **changes: Any) -> optax.GradientTransformation:
-        """Build it with constant hyperparameters and, unless asked for, no restart."""
-        constants = {name: CONSTANTS[name] for name in self.hyperparameters}
-        restarts = {"restart_steps": ()} if self.restarts else {}
-        return self.make(**{**constants, **restarts, **changes})
+    def make_constant(self, **changes: Any) -> optax.GradientTransformation:
+        """Build it with `constants`."""
+        return self.factory(**self.constants(**changes))
 
     def __str__(self) -> str:
         return self.name
 
 
+def _chosen(fields: tuple[str, ...]) -> list[Row]:
+    # An empty mapping is an answer; None, False and () are not.
+    given = lambda row, field: getattr(row, field) not in (None, False, ())
+    chosen = [row for row in ROWS if all(given(row, field) for field in fields)]
+    assert chosen, f"no row has {fields}"
+    return chosen
+
+
 def rows(*fields: str) -> pytest.MarkDecorator:
     """Parametrize a test over the rows in which all these fields are set."""
-    chosen = [row for row in ROWS if all(getattr(row, field) for field in fields)]
-    assert chosen, f"no row has {fields}"
-    return pytest.mark.parametrize("row", chosen, ids=str)
+    return pytest.mark.parametrize("row", _chosen(fields), ids=str)
 
 
 def factories(*fields: str) -> pytest.MarkDecorator:
@@ -85,23 +116,51 @@ def factories(*fields: str) -> pytest.MarkDecorator:
 
     For what does not depend on the configuration.
     """
-    chosen = {
-        row.factory: row
-        for row in reversed(ROWS)
-        if all(getattr(row, field) for field in fields)
-    }
-    assert chosen, f"no row has {fields}"
-    return pytest.mark.parametrize("row", [*chosen.values()][::-1], ids=str)
+    first: dict[Any, Row] = {}
+    for row in _chosen(fields):
+        _ = first.setdefault(row.factory, row)
+    return pytest.mark.parametrize("row", list(first.values()), ids=str)
+
+
+# --- what a first step does -------------------------------------------------------
 
 
 def _prox_sgd(regularizer, params, grads, learning_rate, strength):
-    """One step of proximal SGD, the first of every dual averaging."""
+    """One step of proximal SGD: the first of every dual averaging."""
     forward = jax.tree.map(lambda w, g: w - learning_rate * g, params, grads)
-    if isinstance(regularizer, rj.Regularizer):
-        step = lambda x: regularizer.prox(x, learning_rate * strength)
-        return jax.tree.map(step, forward)
-    return regularizer.prox(forward, learning_rate * strength)
+    return _as_map(regularizer).prox(forward, learning_rate * strength)
 
+
+def _adaptive(metric: Callable, move: Callable) -> Callable[..., Any]:
+    """A proximal step in a metric, both functions of learning rate and gradient."""
+
+    def step(regularizer, params, grads, learning_rate, strength):
+        leaves, treedef = jax.tree.flatten(params)
+        out = []
+        for bound, w, g in zip(
+            _as_map(regularizer).bind(params),
+            leaves,
+            jax.tree.leaves(grads),
+            strict=True,
+        ):
+            d = metric(learning_rate, g)
+            x = w - move(learning_rate, g) / d
+            if bound.regularizer is not None:
+                step_size = learning_rate * strength * bound.multiplier
+                x = bound.regularizer.metric_prox(x, step_size, d)
+            out.append(x)
+        return treedef.unflatten(out)
+
+    return step
+
+
+def _as_map(regularizer: Any) -> rj.RegularizerMap:
+    if isinstance(regularizer, rj.RegularizerMap):
+        return regularizer
+    return rj.RegularizerMap([("*", regularizer)])
+
+
+# --- the rows ---------------------------------------------------------------------
 
 GROUPS = rj.RegularizerMap([("*/kernel", rj.group_lasso(group_axes=-2))])
 MIXED = rj.RegularizerMap(
@@ -111,67 +170,175 @@ MIXED = rj.RegularizerMap(
         ("head/*", rj.l1(), 0.5),
     ]
 )
+COLUMNS = rj.RegularizerMap([("*", rj.group_lasso(group_axes=-1))])
+STAGES = dict(
+    learning_rate=optax.exponential_decay(0.15, 1, 0.97),
+    regularizer=MIXED,
+    strength=optax.linear_schedule(0.2, 0.4, 6),
+    averaging=optax.linear_schedule(0.2, 1.0, 6),
+    restart_steps=(2, 5),
+)
+
+_DUAL_AVERAGING = dict(
+    exact={"averaging": 1.0},
+    neutral={"strength": 0.0},
+    plain={"averaging": 1.0},
+    structured=True,
+    restarts=True,
+    averages_gradients=True,
+)
+_RMDA = dict(_DUAL_AVERAGING, factory=rj.rmda, first_step=_prox_sgd)
+_RAMDA = dict(
+    _DUAL_AVERAGING,
+    factory=rj.ramda,
+    hyperparameters=("learning_rate", "strength", "averaging", "eps"),
+    # The cube root of small sums: a metric of 0.1 makes ten of an error of one.
+    magnification=10.0,
+    first_step=_adaptive(
+        metric=lambda eta, g: jnp.cbrt(eta * g * g) + CONSTANTS["eps"],
+        move=lambda eta, g: eta * g,
+    ),
+)
+_ADAM = dict(
+    hyperparameters=("learning_rate", "strength", "b1", "b2", "eps", "weight_decay"),
+    exact={},
+    neutral={"strength": 0.0},
+    plain={"weight_decay": 0.0},
+)
 
 
-def _dual_averaging(name: str, arguments: Mapping[str, Any], **fields: Any) -> Row:
-    return Row(
-        name,
-        rj.rmda,
-        arguments,
-        exact={"averaging": 1.0},
-        neutral={"strength": 0.0},
-        first_step=_prox_sgd,
-        structured=True,
-        restarts=True,
-        averages_gradients=True,
-        **fields,
-    )
+def _rigl_sgd(
+    learning_rate: optax.ScalarOrSchedule, dense: bool = False
+) -> optax.GradientTransformation:
+    """RigL around SGD; dense for Optax's suites, which train vectors."""
+    where, sparsity = ("*", 0.0) if dense else (None, 0.5)
+    inner = optax.sgd(learning_rate, momentum=0.9)
+    return rj.rigl(inner, sparsity, where=where, update_every=3, end_step=6)
 
 
 ROWS = [
-    _dual_averaging(
+    Row(
         "rmda-l1",
-        dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.4, averaging=0.3),
+        arguments=dict(
+            learning_rate=0.1, regularizer=rj.l1(), strength=0.4, averaging=0.3
+        ),
         # Far from its target without a restart, the averaged gradient remembers the
         # start: the distance falls like 1/t and is 0.003 after 10,000 steps.
         suite=dict(
             learning_rate=0.1, regularizer=rj.l1(), strength=1e-5, averaging=0.03
         ),
+        **_RMDA,
     ),
-    _dual_averaging(
+    Row(
         "rmda-groups",
-        dict(learning_rate=0.1, regularizer=GROUPS, strength=0.3, averaging=0.3),
-    ),
-    _dual_averaging(
-        "rmda-restarts",
-        dict(
-            learning_rate=optax.exponential_decay(0.15, 1, 0.97),
-            regularizer=MIXED,
-            strength=optax.linear_schedule(0.2, 0.4, 6),
-            averaging=optax.linear_schedule(0.2, 1.0, 6),
-            restart_steps=(2, 5),
+        arguments=dict(
+            learning_rate=0.1, regularizer=GROUPS, strength=0.3, averaging=0.3
         ),
+        **_RMDA,
+    ),
+    Row(
+        "rmda-restarts",
+        arguments=STAGES,
         suite=dict(
             learning_rate=0.01,
-            regularizer=rj.RegularizerMap([("*", rj.group_lasso(group_axes=-1))]),
+            regularizer=COLUMNS,
             strength=1e-5,
             averaging=0.1,
             restart_steps=tuple(range(1000, 30_000, 1000)),
         ),
+        **_RMDA,
     ),
-    _dual_averaging(
+    Row(
         "rmda-unregularized",
-        dict(
+        arguments=dict(
             learning_rate=0.1,
             regularizer=rj.RegularizerMap([("head/*", rj.l1()), ("*", None)]),
             strength=0.4,
             averaging=0.3,
         ),
+        **_RMDA,
+    ),
+    Row(
+        "ramda-groups",
+        arguments=dict(
+            learning_rate=0.1, regularizer=GROUPS, strength=0.3, averaging=0.3
+        ),
+        suite=dict(
+            learning_rate=0.01, regularizer=COLUMNS, strength=1e-5, averaging=0.03
+        ),
+        **_RAMDA,
+    ),
+    Row("ramda-restarts", arguments=STAGES, **_RAMDA),
+    Row(
+        "proxsgd-mixed",
+        factory=rj.proxsgd,
+        arguments=dict(
+            learning_rate=0.1, regularizer=MIXED, strength=0.4, averaging=0.3
+        ),
+        suite=dict(
+            learning_rate=0.002, regularizer=COLUMNS, strength=1e-5, averaging=0.1
+        ),
+        exact={},
+        neutral={"strength": 0.0},
+        first_step=_prox_sgd,
+        plain={"averaging": 1.0},
+    ),
+    Row(
+        "proxsgd-adaptive",
+        factory=rj.proxsgd_adaptive,
+        arguments=dict(
+            learning_rate=0.1, regularizer=rj.l1(), strength=0.4, averaging=0.3
+        ),
+        suite=dict(
+            learning_rate=0.1, regularizer=rj.l1(), strength=1e-5, averaging=0.1
+        ),
+        hyperparameters=("learning_rate", "strength", "averaging", "b2", "eps"),
+        neutral={"strength": 0.0},
+    ),
+    Row(
+        "proxgen-mixed",
+        factory=rj.proxgen,
+        arguments=dict(learning_rate=0.1, regularizer=MIXED, strength=0.4),
+        suite=dict(learning_rate=0.01, regularizer=COLUMNS, strength=1e-5),
+        first_step=_adaptive(
+            metric=lambda eta, g: jnp.abs(g) + CONSTANTS["eps"],
+            move=lambda eta, g: eta * g,
+        ),
+        **_ADAM,
+    ),
+    Row(
+        "proxssi-groups",
+        factory=rj.proxssi,
+        arguments=dict(learning_rate=0.1, regularizer=GROUPS, strength=0.05),
+        suite=dict(learning_rate=0.01, regularizer=COLUMNS, strength=1e-5),
+        first_step=_adaptive(
+            metric=lambda eta, g: np.sqrt(0.1) * jnp.abs(g) + CONSTANTS["eps"],
+            move=lambda eta, g: eta * np.sqrt(0.1) * g,
+        ),
+        **_ADAM,
+    ),
+    Row(
+        "rigl-sgd",
+        factory=_rigl_sgd,
+        public="rigl",
+        arguments=dict(learning_rate=0.1),
+        suite=dict(learning_rate=0.002, dense=True),
+        hyperparameters=("learning_rate",),
+        exact={},
+        accumulates_wide=False,  # they are the inner optimizer's
     ),
 ]
 SUITE_ROWS = [row for row in ROWS if row.suite is not None]
 
-CONSTANTS = {"learning_rate": 0.1, "strength": 0.3, "averaging": 0.5}
+CONSTANTS = {
+    "learning_rate": 0.1,
+    "strength": 0.3,
+    "averaging": 0.5,
+    "b1": 0.8,
+    "b2": 0.9,
+    "eps": 1e-3,
+    "weight_decay": 0.01,
+}
 
 SHAPES = {
     "conv": {"bias": (8,), "kernel": (3, 2, 8, 8)},

@@ -45,14 +45,32 @@ FRACTION = [
         for bad in (0, 0.0, -0.1, 1.5, float("nan"), float("inf"))
     ],
 ]
+PROBABILITY = [
+    *NO_NUMBER,
+    *[
+        (bad, ValueError, f"must lie in [0, 1], got {bad}")
+        for bad in (-0.1, 1.5, float("nan"), float("inf"))
+    ],
+]
+POSITIVE = [
+    *NO_NUMBER,
+    *[
+        (bad, ValueError, f"must lie in (0, inf), got {bad}")
+        for bad in (0, -0.1, float("nan"), float("inf"))
+    ],
+]
 DOMAINS = {
     "learning_rate": NOT_NEGATIVE,
     "strength": NOT_NEGATIVE,
     "averaging": FRACTION,
+    "b1": PROBABILITY,
+    "b2": PROBABILITY,
+    "eps": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
 }
 
 
-@factories("hyperparameters")
+@factories("regularized")
 def test_hyperparameter_outside_its_domain(row):
     for name in row.hyperparameters:
         for bad, error, message in DOMAINS[name]:
@@ -60,7 +78,7 @@ def test_hyperparameter_outside_its_domain(row):
                 row.make(**{name: bad})
 
 
-@factories("hyperparameters")
+@factories("regularized")
 def test_every_kind_of_number_is_a_hyperparameter(row):
     kinds = [1, 1.0, np.float32(1), np.array(1), jnp.float32(1), lambda count: 1]
     for name in row.hyperparameters:
@@ -99,7 +117,7 @@ def test_params_missing_in_update(row):
         tx.update(gradients(1)[0], tx.init(start()))
 
 
-@factories("hyperparameters")
+@factories("regularized")
 def test_empty_tree(row):
     for empty in ({}, [], None, {"conv": {}, "head": (None,)}):
         for regularizer in (rj.l1(), GROUPS):
@@ -162,7 +180,7 @@ def test_gradients_of_another_shape(row):
 # --- regularizers and maps --------------------------------------------------------
 
 
-@factories("hyperparameters")
+@factories("regularized")
 def test_regularizer_that_does_not_fit_its_leaf(row):
     tx = row.make(regularizer=rj.RegularizerMap([("conv/*", rj.group_lasso(-2))]))
     message = (
@@ -174,7 +192,7 @@ def test_regularizer_that_does_not_fit_its_leaf(row):
         tx.init(start())
 
 
-@factories("hyperparameters")
+@factories("regularized")
 def test_rule_that_matches_nothing(row):
     tx = row.make(regularizer=rj.RegularizerMap([("conv/weight", rj.l1())]))
     message = (
@@ -185,7 +203,7 @@ def test_rule_that_matches_nothing(row):
         tx.init(start())
 
 
-@factories("hyperparameters")
+@factories("regularized")
 def test_rule_that_earlier_rules_hide(row):
     rules = [("conv/*", None), ("*/kernel", rj.l1()), ("conv/kernel", rj.l1())]
     tx = row.make(regularizer=rj.RegularizerMap(rules))
@@ -197,7 +215,7 @@ def test_rule_that_earlier_rules_hide(row):
         tx.init(start())
 
 
-@factories("hyperparameters")
+@factories("regularized")
 def test_regularizer_that_is_none(row):
     message = (
         "`regularizer` must be a RegularizerMap, a Regularizer, or a pytree prefix"

@@ -21,8 +21,6 @@ from tests.transforms._table import (
     step_of,
 )
 
-ULPS = 10 * STEPS  # as in test_contracts
-
 KINDS = [AxisType.Auto, AxisType.Explicit]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -99,7 +97,7 @@ def test_sharded_params_give_the_unsharded_result(row, layout, kind):
         assert rest == 0
         assert_sharded_alike(sums, [put(start(), mesh, spec)] * copies)
         params, state = gathered((params, state))
-    assert_close((params, state), unsharded(row), ULPS)
+    assert_close((params, state), unsharded(row), row.ulps(STEPS))
     assert_same_zeros(params, unsharded(row)[0])
 
 
