@@ -73,35 +73,32 @@ def noise(x: np.ndarray, count: int) -> np.ndarray:
     return generator.normal(size=(count, *x.shape)).astype(x.dtype)
 
 
-def rivals(regularizer: Regularizer, x: np.ndarray, y: np.ndarray, step: float):
+def rivals(
+    regularizer: Regularizer, x: np.ndarray, y: np.ndarray, step: float
+) -> np.ndarray:
     """Return 2 BATCH points that a minimiser ``y`` of the prox objective must beat.
 
-    Zero, the centre, rescalings and perturbations of ``y`` (dense, on its nonzeros, of
-    few entries, near and far); then the prox of all of these, which lies in the set
-    where that regularizer is finite and has its structure.
+    Zero, the centre, rescalings of ``y``, perturbations (dense, sparse, on its zero
+    pattern), hard thresholds of the centre, mixtures of both; then the prox of all of
+    these, which lies where the regularizer is finite and has its structure.
     """
     size = np.abs(x).max(initial=0) or 1.0
-    dense = noise(x, BATCH)
-    few = np.where(np.abs(dense) > 1.5, dense, 0)
-    near = [
-        *(y + size * h * dense[i] for i, h in enumerate((1e-4, 1e-2, 1e-1, 1.0))),
-        *(y + size * h * few[4 + i] for i, h in enumerate((1e-3, 1e-1, 1.0))),
-        *(
-            np.where(y == 0, 0, y + h * size * dense[7 + i])
-            for i, h in ((0, 0.01), (1, 1))
-        ),
+    dense = size * noise(x, BATCH)
+    sparse = np.where(np.abs(dense) > 1.5 * size, dense, 0)
+    cuts = np.quantile(np.abs(x), (0.3, 0.6, 0.9)) if x.size else np.zeros(3)
+    slices = np.zeros(x.shape, bool)
+    slices[slice(0, 1) if x.ndim else ()] = True
+    points = [
+        *(y + h * z for h, z in zip((1e-3, 1e-1), dense, strict=False)),
+        *(y + h * z for h, z in zip((1e-2, 1.0), sparse, strict=False)),
+        np.where(y == 0, 0, y + 1e-2 * dense[2]),
+        *(np.where(np.abs(x) > cut, x, 0) for cut in cuts),
+        np.where(dense[3] > 0, x, y),
+        np.where(slices, x, y),
+        *(np.zeros_like(x), x, -y, 0.9 * y, 1.1 * y, dense[4]),
     ]
-    others = [
-        np.zeros_like(x),
-        x,
-        -y,
-        0.9 * y,
-        1.1 * y,
-        x + size * dense[9],
-        size * dense[10],
-    ]
-    points = np.stack([*near, *others]).astype(x.dtype)
-    return np.concatenate([points, proxes(regularizer, points, step)])
+    batch = np.stack(points).astype(x.dtype)
+    return np.concatenate([batch, proxes(regularizer, batch, step)])
 
 
 def require(holds: Any, law: str, regularizer: Regularizer, says: str) -> None:

@@ -98,10 +98,11 @@ def check_dtypes(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
         wanted, got = wide.astype(half), np.asarray(got)
         same = ((got == 0) == (wanted == 0)).all()
         require(same, law, regularizer, f"has other zeros in {name}.")
-        # Two programs may round differently once, and one ulp is eps at most.
-        ulp = float(jnp.finfo(half).eps) * np.abs(wide).max(initial=0)
-        says = f"in {name} is not the float32 prox, rounded"
-        require_close(got, wanted, ulp, law, regularizer, says)
+        # Two programs may round differently once: by one unit in the last place.
+        gap = np.abs(got.astype(np.float32) - wanted.astype(np.float32))
+        near = gap <= float(jnp.finfo(half).eps) * np.abs(wide)
+        says = f"in {name} is not the float32 prox, rounded: {got[~near][:3]}."
+        require(near.all(), law, regularizer, says)
         value = _value(regularizer, got)
         says = f"has a {value.dtype} value {float(value)} of a {name} prox."
         finite = bool(jnp.isfinite(value)) and value.dtype == jnp.float32

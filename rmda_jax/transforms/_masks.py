@@ -92,8 +92,11 @@ class Masks:
 
     def next(
         self, due: jax.Array, count: jax.Array, masks: Any, params: Any, grads: Any
-    ) -> Any:
-        """Return the masks of this update: others if ``due``, else the same."""
+    ) -> tuple[Any, Any]:
+        """Return the masks of this update, and what of them was in the last ones.
+
+        If not ``due``, all of them are the same.
+        """
         targets = self._targets(params)
 
         def change(masks: list, params: list, scores: list) -> list:
@@ -113,7 +116,9 @@ class Masks:
         trees = (masks, params, grads)
         leaves = [[jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees]
         new = lax.cond(due, change, lambda masks, *_: masks, *leaves)
-        return jax.tree.unflatten(jax.tree.structure(params), new)
+        staying = [new & old for new, old in zip(new, leaves[0], strict=True)]
+        treedef = jax.tree.structure(params)
+        return treedef.unflatten(new), treedef.unflatten(staying)
 
     def drop_fraction_at(self, count: jax.Array) -> jax.Array:
         """Return the share of the weights that gives way to others."""

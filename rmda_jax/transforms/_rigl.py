@@ -126,10 +126,10 @@ def rigl(
       >>> params = {"kernel": jnp.ones((4, 4)), "bias": jnp.zeros(4)}
       >>> state = tx.init(params)
       >>> params = rj.masked_params(state, params)
-      >>> target = jnp.diag(jnp.arange(1.0, 5.0))
+      >>> target, update = jnp.diag(jnp.arange(1.0, 5.0)), jax.jit(tx.update)
       >>> for _ in range(100):
       ...     grads = {"kernel": params["kernel"] - target, "bias": params["bias"]}
-      ...     updates, state = tx.update(grads, state, params)
+      ...     updates, state = update(grads, state, params)
       ...     params = optax.apply_updates(params, updates)
       >>> (params["kernel"] != 0).astype(int)
       Array([[1, 0, 0, 0],
@@ -157,12 +157,7 @@ def rigl(
       Liu et al., `Sparse Training via Boosting Pruning Plasticity with
       Neuroregeneration <https://arxiv.org/abs/2106.10404>`_, NeurIPS 2021 (GraNet).
     """
-    if not (hasattr(inner, "init") and hasattr(inner, "update")):
-        raise TypeError(
-            "`inner` must be a gradient transformation such as optax.sgd(0.1), got "
-            f"{inner!r}."
-        )
-    inner = optax.with_extra_args_support(inner)
+    inner = _checked(inner)
     masking = Masks(
         where=where,
         dense=dense,
@@ -190,12 +185,7 @@ def rigl(
     ) -> tuple[optax.Updates, RigLState]:
         check_updates(updates, params)
         due = masking.is_due(state.count)
-        old = jax.tree.unflatten(
-            jax.tree.structure(params), jax.tree.leaves(state.masks)
-        )
-        masks = masking.next(due, state.count, old, params, updates)
-        # What is neither dropped now nor newly grown.
-        staying = jax.tree.map(jnp.logical_and, masks, old)
+        masks, staying = masking.next(due, state.count, state.masks, params, updates)
         sparse = _masked(staying, params)
         delta, inner_state = inner.update(
             _masked(masks, updates), state.inner_state, sparse, **extra_args
@@ -243,6 +233,15 @@ def masked_params(opt_state: Any, params: Params) -> Params:
     for state in states:
         params = _masked(state.masks, params)
     return params
+
+
+def _checked(inner: Any) -> optax.GradientTransformationExtraArgs:
+    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+        raise TypeError(
+            "`inner` must be a gradient transformation such as optax.sgd(0.1), got "
+            f"{inner!r}."
+        )
+    return optax.with_extra_args_support(inner)
 
 
 def _landing_on_zero(staying: jax.Array, delta: jax.Array, w: jax.Array) -> jax.Array:

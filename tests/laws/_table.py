@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rmda_jax as rj
-from rmda_jax.testing import LAWS, check_finite_gradients
+from rmda_jax.testing import check_finite_gradients
 
 CONV, DENSE, ATTENTION = (3, 3, 4, 5), (6, 7), (8, 2, 4)
 VECTOR, NARROW, SINGLE, NUMBER = (12,), (4, 1), (1,), ()
@@ -153,7 +153,7 @@ CASES = [
 ]
 
 
-def each_law(laws=LAWS) -> list:
+def each_law(laws) -> list:
     """Return a parameter for every law that every case has to obey."""
     return [
         pytest.param(case, law, id=f"{case}-{law.__name__[6:]}")
