@@ -59,16 +59,18 @@ class Masks:
                 "`end_step` must be given, got None. The drop fraction falls to 0 "
                 "there, and gradual pruning ends."
             )
-        never = self.end_step is not None and self._last_step() < max(
-            1, self.begin_step
-        )
-        if never and (self.grow or self.gradual):
+        if self.end_step is not None and (self.grow or self.gradual):
+            self._check_some_step()
+        _ = self._rules()
+
+    def _check_some_step(self) -> None:
+        # Gradual pruning divides by the last step.
+        if self._last_step() < max(self.begin_step, int(self.gradual)):
             raise ValueError(
                 "the masks would never change: no multiple of `update_every`, got "
                 f"{self.update_every}, lies between `begin_step` and `end_step`, got "
                 f"{self.begin_step} and {self.end_step}."
             )
-        _ = self._rules()
 
     def first(self, params: Params) -> Params:
         """Return the masks to begin with."""

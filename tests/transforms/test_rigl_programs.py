@@ -219,7 +219,6 @@ def test_masked_params_without_masks():
             "`dense` must be a pattern or patterns, got (No",
         ),
     ],
-    ids=repr,
 )
 def test_bad_argument(arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
@@ -242,7 +241,6 @@ def test_bad_argument(arguments, error, message):
             "are: conv/bias, conv/kernel, head/kernel. Choose some with `where`.",
         ),
     ],
-    ids=repr,
 )
 def test_patterns_that_do_not_fit_the_params(arguments, message):
     tx = make(**arguments)
