@@ -28,8 +28,7 @@ class SparseGroup(Regularizer):
     groups: Groups
 
     def __post_init__(self):
-        check_parameter("l1_ratio", self.l1_ratio, at_least=0)
-        check_parameter("1 - l1_ratio", 1 - self.l1_ratio, at_least=0)
+        check_parameter("l1_ratio", self.l1_ratio, at_least=0, at_most=1)
 
     def __str__(self) -> str:
         return f"sparse group lasso ({self.l1_ratio:g} l1) of {self.groups}"

@@ -36,6 +36,8 @@ def check_parameter(
     *,
     above: float | None = None,
     at_least: float = -math.inf,
+    below: float | None = None,
+    at_most: float = math.inf,
     integer: bool = False,
     finite: bool = False,
 ) -> None:
@@ -53,5 +55,9 @@ def check_parameter(
         raise ValueError(f"`{name}` must be greater than {above}, got {value}.")
     if not value >= at_least:
         raise ValueError(f"`{name}` must be at least {at_least}, got {value}.")
+    if below is not None and not value < below:
+        raise ValueError(f"`{name}` must be less than {below}, got {value}.")
+    if not value <= at_most:
+        raise ValueError(f"`{name}` must be at most {at_most}, got {value}.")
     if finite and not math.isfinite(value):
         raise ValueError(f"`{name}` must be finite, got {value}.")

@@ -73,7 +73,8 @@ class NM(FeasibleSet):
     def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
         del t
         (axis,) = normalized_axes((self.axis,), x.shape)
-        runs = (*x.shape[:axis], -1, self.m, *x.shape[axis + 1 :])
+        count = x.shape[axis] // self.m
+        runs = (*x.shape[:axis], count, self.m, *x.shape[axis + 1 :])
         score = (jnp.abs(x) * jnp.sqrt(d)).reshape(runs)
         mine = jnp.expand_dims(score, axis + 2)
         other = jnp.expand_dims(score, axis + 1)

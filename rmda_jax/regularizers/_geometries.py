@@ -285,13 +285,13 @@ class SingularValues(Geometry):
 
     def truncated(self, x: jax.Array) -> jax.Array:
         """Return ``x`` without the singular values that are zero up to rounding."""
-        floor = self._tolerance(x)
-        return self.shrink_at(
-            lambda y: y,
-            (x,),
-            lambda s, _: jnp.where(s > floor * jnp.max(s, -1, keepdims=True), s, 0),
-            jnp.ones((), x.dtype),
-        )
+
+        def drop(s: jax.Array, t: jax.Array) -> jax.Array:
+            del t
+            largest = jnp.max(s, axis=-1, keepdims=True, initial=0)
+            return jnp.where(s > self._tolerance(x) * largest, s, 0)
+
+        return self.shrink_at(lambda y: y, (x,), drop, jnp.ones((), x.dtype))
 
     def excess(self, x: jax.Array, v: jax.Array, slope) -> jax.Array:
         x, v = self._matrices(x), self._matrices(v)

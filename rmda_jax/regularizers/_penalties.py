@@ -88,8 +88,7 @@ class Elastic(Penalty):
     is_convex = True
 
     def __post_init__(self):
-        check_parameter("l1_ratio", self.l1_ratio, at_least=0)
-        check_parameter("1 - l1_ratio", 1 - self.l1_ratio, at_least=0)
+        check_parameter("l1_ratio", self.l1_ratio, at_least=0, at_most=1)
 
     def value(self, r: jax.Array) -> jax.Array:
         return self.l1_ratio * r + 0.5 * (1 - self.l1_ratio) * r * r
@@ -209,8 +208,7 @@ class Lq(Penalty):
     q: float
 
     def __post_init__(self):
-        check_parameter("q", self.q, above=0)
-        check_parameter("1 - q", 1 - self.q, above=0)
+        check_parameter("q", self.q, above=0, below=1)
 
     def value(self, r: jax.Array) -> jax.Array:
         # The power has an infinite slope at 0; the double where keeps gradients finite.

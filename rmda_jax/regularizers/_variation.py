@@ -26,8 +26,7 @@ class TotalVariation(Regularizer):
     l1_ratio: float = 0.0
 
     def __post_init__(self):
-        check_parameter("l1_ratio", self.l1_ratio, at_least=0)
-        check_parameter("1 - l1_ratio", 1 - self.l1_ratio, at_least=0)
+        check_parameter("l1_ratio", self.l1_ratio, at_least=0, at_most=1)
 
     def __str__(self) -> str:
         kind = f"fused lasso ({self.l1_ratio:g} l1)" if self.l1_ratio else "variation"

@@ -63,7 +63,7 @@ def proxsgd_adaptive(
     Args:
       regularizer: A `RegularizerMap`, one regularizer, or a pytree prefix.
       strength: :math:`\lambda \ge 0`.
-      learning_rate: :math:`\epsilon_t \in [0, 1]`; the authors'
+      learning_rate: :math:`\epsilon_t \ge 0`, at most 1 for a combination; the authors'
         :math:`0.06/\sqrt{t+4}` by default, t being the updates so far.
       averaging: :math:`\rho_t \in (0, 1]`; the authors' :math:`0.9/\sqrt{t+4}`.
       b2: :math:`\beta \in [0, 1)`.
@@ -90,7 +90,7 @@ def proxsgd_adaptive(
       Algorithm 1. The released TensorFlow scripts add an l1 penalty of Keras on top.
     """
     check_hyperparameter("strength", strength)
-    check_hyperparameter("learning_rate", learning_rate, most=1)
+    check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("averaging", averaging, positive=True, most=1)
     check_hyperparameter("b2", b2, most=1)
     check_hyperparameter("eps", eps, positive=True)

@@ -144,12 +144,11 @@ def ramda(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RAMDAState]:
         check_updates(updates, params)
-        n_restarts = jnp.sum(state.count >= jnp.asarray(restarts, jnp.int32))
         now = _advance(
             state,
             evaluate(learning_rate, state.count),
             evaluate(strength, state.count),
-            evaluate(eps, state.count) * eps_decay**n_restarts,
+            evaluate(eps, state.count) * eps_decay ** _n_past(restarts, state.count),
             is_step(state.count, restarts),
         )
         c = evaluate(averaging, state.count)
@@ -214,6 +213,12 @@ def _advance(
     weight = eta * jnp.sqrt(t.astype(eta.dtype))
     alpha = jnp.where(first, 0, state.weight_sum) + weight
     return _Scalars(first, t, weight, alpha, lam, eps.astype(eta.dtype))
+
+
+def _n_past(restarts: tuple[int, ...], count: jax.Array) -> jax.Array:
+    # What begins with the run is no restart, and leaves eps as it is.
+    later = jnp.asarray([step for step in restarts if step > 0], jnp.int32)
+    return jnp.sum(count >= later)
 
 
 def _leaf_step(

@@ -1,6 +1,7 @@
 """The structured iterate, from the optimizer state alone, however it is wrapped."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -142,7 +143,7 @@ def find_states(opt_state: Any) -> list[Any]:
     nodes: list[Any] = jax.tree.leaves(
         opt_state, is_leaf=lambda node: isinstance(node, StructuredState)
     )
-    states: list[Any] = [n for n in nodes if isinstance(n, StructuredState)]
+    states: list[Any] = [_unboxed(n) for n in nodes if isinstance(n, StructuredState)]
     if not states:
         raise TypeError(
             "`opt_state` holds no state of a structured transformation such as rmda, "
@@ -157,6 +158,17 @@ def find_states(opt_state: Any) -> list[Any]:
                 "state's count is 0. Use the params."
             )
     return states
+
+
+def _unboxed(state: Any) -> Any:
+    """Return the state with plain scalars: an NNX optimizer boxes them one by one."""
+
+    def plain(field: Any) -> Any:
+        leaves = jax.tree.leaves(field)
+        is_scalar = len(leaves) == 1 and jnp.ndim(leaves[0]) == 0
+        return leaves[0] if is_scalar and not isinstance(field, Mapping) else field
+
+    return type(state)(*map(plain, state))
 
 
 def _pick(*nodes: Any) -> Any:

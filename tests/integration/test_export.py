@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import export
 
@@ -122,6 +123,10 @@ def group_sparsity(weighting):
     return lambda p: rj.metrics.group_sparsity(p, GROUPS, weighting)
 
 
+def rigl_state():
+    return rj.rigl(optax.sgd(0.1), 0.5, end_step=100).init(start())
+
+
 RECIPE = rj.stages(0.1, (2, 4), averaging=0.1)
 SQRT = rj.stages(0.1, (2, 4), averaging=0.1, ramp="sqrt")
 FUNCTIONS = {
@@ -139,6 +144,7 @@ FUNCTIONS = {
         supports,
     ),
     "metrics.support_stable_since": (rj.metrics.support_stable_since, recorded),
+    "masked_params": (rj.masked_params, rigl_state, start),
     "stages": (RECIPE["learning_rate"], lambda: jnp.int32(3)),
     "stages, averaging": (RECIPE["averaging"], lambda: jnp.int32(3)),
     "stages, square root": (SQRT["averaging"], lambda: jnp.int32(3)),

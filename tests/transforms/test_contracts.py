@@ -98,7 +98,7 @@ def test_state_keeps_its_types(row):
     assert types(updates) == types(jax.eval_shape(start))
 
 
-@rows("regularized")
+@factories("regularized")
 def test_training_vmapped_over_strength_equals_a_loop(row):
     grads = jax.tree.map(lambda *g: jnp.stack(g), *gradients())
     traces = 0
@@ -128,7 +128,7 @@ def test_training_vmapped_over_strength_equals_a_loop(row):
     assert traces == 1
 
 
-@rows()
+@factories()
 def test_state_is_a_scan_carry(row):
     tx = row.make()
     step = step_of(tx)
@@ -142,7 +142,7 @@ def test_state_is_a_scan_carry(row):
 # --- memory -----------------------------------------------------------------------
 
 
-@rows()
+@factories()
 def test_init_accepts_shapes_and_gives_equal_state(row):
     tx = row.make()
     state = tx.init(start())
@@ -152,7 +152,7 @@ def test_init_accepts_shapes_and_gives_equal_state(row):
     assert specs(jax.eval_shape(tx.init, shapes)) == specs(state)
 
 
-@rows()
+@factories()
 def test_params_and_state_can_be_donated(row):
     tx = row.make()
     params, grads = start(), gradients(1)[0]
@@ -221,7 +221,7 @@ def test_tree_map_params_finds_what_is_like_the_params(row):
 # --- precision --------------------------------------------------------------------
 
 
-@rows()
+@factories()
 def test_float64_params_are_computed_in_float64(row):
     with float64():
         tx = row.make()
@@ -240,15 +240,16 @@ def test_float64_params_are_computed_in_float64(row):
     assert 0 < np.abs(a - b).max() < 2.0**-38
 
 
-@rows()
+@factories()
 def test_float32_params_stay_float32_when_x64_is_on(row):
+    tx = row.make_constant()
     with float64():
-        params, state = run(row.make(), start(), gradients())
+        params, state = run(tx, start(), gradients())
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
-    like_params = [x for x in jax.tree.leaves(state) if x.ndim]
+    like_params = [x for x in jax.tree.leaves(state) if x.ndim and is_float(x)]
     assert {x.dtype for x in like_params} == {jnp.dtype(jnp.float32)}
     # Scalars are rounded less: what is left is the rounding of the entries.
-    assert_close(params, run(row.make(), start(), gradients())[0], row.ulps(STEPS))
+    assert_close(params, run(tx, start(), gradients())[0], row.ulps(STEPS))
 
 
 @pytest.mark.parametrize("dtype", LOW)
@@ -263,19 +264,16 @@ def test_low_precision_params_have_float32_accumulators(row, dtype):
     assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize("dtype", LOW)
-@rows("averages_gradients")
-def test_low_precision_params_do_not_blur_the_state(row, dtype):
+@factories("averages_gradients")
+def test_low_precision_params_do_not_blur_the_state(row):
     # Params and gradients are few eighths, exact in every dtype; all else is float32.
     tx = row.make_constant()
-    _, low = run(tx, start(dtype), gradients(dtype=dtype))
+    _, low = run(tx, start(jnp.bfloat16), gradients(dtype=jnp.bfloat16))
     _, high = run(tx, start(), gradients())
     assert_close(low, high, row.ulps(STEPS))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, *LOW])
-@rows("exact", "structured")
-def test_params_have_the_exact_zeros_of_the_structured_iterate(row, dtype):
+def check_exact_zeros(row, dtype):
     tx = row.make(**row.exact)
     step = jax.jit(step_of(tx))
     structure = jax.jit(lambda state: rj.structured_params(state, row.regularizer))
@@ -284,14 +282,32 @@ def test_params_have_the_exact_zeros_of_the_structured_iterate(row, dtype):
     for g in gradients(dtype=dtype):
         params, state = step(params, state, g)
         structured = structure(state)
-        assert_close(
-            params, jax.tree.map(lambda x, w: x.astype(w.dtype), structured, params), 2
-        )
+        rounded = jax.tree.map(lambda x, w: x.astype(w.dtype), structured, params)
+        assert_close(params, rounded, 2)
         for w, x in zip(*map(jax.tree.leaves, (params, structured)), strict=True):
             zero = np.asarray(x) == 0
             assert (np.asarray(w)[zero] == 0).all()
             found += zero.sum()
     assert found > 0
+
+
+@rows("exact", "structured")
+def test_params_have_the_exact_zeros_of_the_structured_iterate(row):
+    check_exact_zeros(row, jnp.float32)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@factories("exact", "structured")
+def test_low_precision_params_have_the_exact_zeros_too(row, dtype):
+    check_exact_zeros(row, dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@factories("exact")
+def test_params_carry_zeros(row, dtype):
+    params, _ = run(row.make(**row.exact), start(dtype), gradients(dtype=dtype))
+    kernels = [layer["kernel"] for layer in params.values()]
+    assert 0.05 < float(rj.metrics.sparsity(kernels)) < 0.95
 
 
 # --- what is computed -------------------------------------------------------------
@@ -342,8 +358,8 @@ def test_restart_equals_two_fresh_optimizers(row):
 def test_restart_at_the_first_update_changes_nothing(row):
     grads = gradients(3)
     for steps in ((), (2,)):
-        with_zero = row.make_constant(restart_steps=(0, *steps))
-        without = row.make_constant(restart_steps=steps)
+        with_zero = row.make(restart_steps=(0, *steps))
+        without = row.make(restart_steps=steps)
         assert_equal(
             run(with_zero, start(), grads, eager=True),
             run(without, start(), grads, eager=True),
@@ -353,7 +369,7 @@ def test_restart_at_the_first_update_changes_nothing(row):
 @rows("restarts", "first_step")
 def test_schedules_see_the_count_over_the_whole_run(row):
     rates, strengths = jnp.array([0.1, 0.2, 0.3]), jnp.array([0.3, 0.2, 0.1])
-    tx = row.make(
+    tx = row.make_constant(
         learning_rate=lambda count: rates[count],
         strength=lambda count: strengths[count],
         restart_steps=(2,),

@@ -14,8 +14,8 @@ from tests import _factories
 from tests.transforms._table import (
     STEPS,
     assert_close,
+    factories,
     gradients,
-    rows,
     run,
     start,
     step_of,
@@ -78,7 +78,7 @@ def unsharded(row):
 
 @kinds
 @pytest.mark.parametrize("layout", LAYOUTS)
-@rows()
+@factories()
 def test_sharded_params_give_the_unsharded_result(row, layout, kind):
     shape, spec = LAYOUTS[layout]
     tx = row.make()

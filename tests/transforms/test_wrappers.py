@@ -44,7 +44,7 @@ def test_clipping_before_equals_clipped_gradients(row):
     )
 
 
-@rows()
+@factories()
 def test_multi_steps_equals_averaged_gradients(row):
     grads = gradients()
     means = [
@@ -149,7 +149,7 @@ def test_masked_equals_the_part_that_is_not(row):
     assert_equal(structured["head"]["bias"], params["head"]["bias"])
 
 
-@rows()
+@factories()
 def test_apply_if_finite_leaves_no_trace_of_gradients_that_are_not(row):
     tx = optax.apply_if_finite(row.make(), max_consecutive_errors=10)
     step = jax.jit(step_of(tx))
