@@ -136,9 +136,7 @@ def ramda(
     restarts = check_restart_steps(restart_steps)
 
     def init_fn(params: Params) -> RAMDAState:
-        check_params(params)
-        _ = bind(regularizer, params)
-        return _initial_state(params, accumulator_dtype)
+        return _initial_state(regularizer, params, accumulator_dtype)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
@@ -179,7 +177,9 @@ def ramda(
     )
 
 
-def _initial_state(params: Params, dtype: Any) -> RAMDAState:
+def _initial_state(regularizer: Spec, params: Params, dtype: Any) -> RAMDAState:
+    check_params(params)
+    _ = bind(regularizer, params)
     real = jnp.result_type(float)
     # An array for each field: a buffer that two of them share cannot be donated.
     return RAMDAState(
