@@ -5,14 +5,14 @@ lasso on input channels finds, while it trains, which channels and neurons are n
 needed, and sets all their outgoing weights to exactly zero. All runs share the initial
 params, the order of the data and the number of epochs.
 
-    python examples/demo.py                           # digits, all methods
-    python examples/demo.py --methods "dense SGD" RMDA
+    python examples/demo.py                           # digits, about a minute
+    python examples/demo.py --methods RMDA ProxSGD RigL
     python examples/demo.py --dataset fashion_mnist --data-dir DIR --epochs 20
 
 Structure is measured where it lives, and accuracy with it: on the structured iterate of
-RMDA and RAMDA, on the params of the others. Every method's strength was chosen by one
-rule, `select_strength`, on the validation data of the digits; `--select-strength` runs
-it again.
+RMDA and RAMDA, on the params of the others. RMDA's strength was chosen by the rule of
+`select_strength` on the validation data of the digits; `--select-strength` runs it, for
+the rivals, too, for which it has not been run yet.
 """
 
 import dataclasses
@@ -230,7 +230,10 @@ def select_strength(data: Dataset, config: Config) -> dict[str, float | None]:
     The accuracy is that of the structured params after training, on the validation
     data, and is compared with that of the dense network; both are means over
     SELECTION_SEEDS. Test data take no part. None if all of a method's strengths cost
-    more. `examples/selection.jsonl` keeps what it printed for the defaults.
+    more.
+
+    For RMDA with the defaults, 99.30 % dense; 99.58 %, 99.02 %, 98.74 %, 97.21 % and
+    92.61 % for its strengths in their order: 1e-3 is selected.
     """
 
     def mean_accuracy(method: str, strength: float) -> float:

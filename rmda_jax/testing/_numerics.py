@@ -15,13 +15,11 @@ BATCH = 16
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _proxes(regularizer: Regularizer, xs: jax.Array, steps: jax.Array) -> jax.Array:
-    return jax.vmap(regularizer.prox)(xs, steps)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _values(regularizer: Regularizer, xs: jax.Array) -> jax.Array:
-    return jax.vmap(regularizer.value)(xs)
+def _evaluate(
+    regularizer: Regularizer, xs: jax.Array, steps: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return proxes and values of all rows: one program, for what all laws ask."""
+    return jax.vmap(regularizer.prox)(xs, steps), jax.vmap(regularizer.value)(xs)
 
 
 def proxes(regularizer: Regularizer, xs: Any, steps: Any) -> np.ndarray:
@@ -31,25 +29,30 @@ def proxes(regularizer: Regularizer, xs: Any, steps: Any) -> np.ndarray:
       regularizer: The regularizer.
       xs: Array of shape ``(BATCH, ...)``.
       steps: Number, or array of shape ``(BATCH,)``.
+
+    Returns:
+      Array like ``xs``.
     """
     xs = np.asarray(xs)
     steps = np.broadcast_to(np.asarray(steps, _step_dtype(xs.dtype)), xs.shape[:1])
-    return np.asarray(_proxes(regularizer, xs, steps))
-
-
-def prox(regularizer: Regularizer, x: Any, step_size: float) -> np.ndarray:
-    """Return the prox of one array, by the program that `proxes` compiled."""
-    return proxes(regularizer, _repeat(x), step_size)[0]
-
-
-def value(regularizer: Regularizer, x: Any) -> float:
-    """Return the value of one array, by the program that `values` compiled."""
-    return float(values(regularizer, _repeat(x))[0])
+    return np.asarray(_evaluate(regularizer, xs, steps)[0])
 
 
 def values(regularizer: Regularizer, xs: Any) -> np.ndarray:
     """Return the value of every row of ``xs``, an array of shape ``(BATCH, ...)``."""
-    return np.asarray(_values(regularizer, np.asarray(xs)), np.float64)
+    xs = np.asarray(xs)
+    steps = np.ones(xs.shape[:1], _step_dtype(xs.dtype))
+    return np.asarray(_evaluate(regularizer, xs, steps)[1], np.float64)
+
+
+def prox(regularizer: Regularizer, x: Any, step_size: float) -> np.ndarray:
+    """Return the prox of one array, by the same program."""
+    return proxes(regularizer, _repeat(x), step_size)[0]
+
+
+def value(regularizer: Regularizer, x: Any) -> float:
+    """Return the value of one array, by the same program."""
+    return float(values(regularizer, _repeat(x))[0])
 
 
 def array(x: ArrayLike) -> np.ndarray:

@@ -137,7 +137,9 @@ def check(name, arguments, v, t, d, x):
     least = objective(best)
     # Where the minimiser jumps, either side of the tie is right: compare objectives.
     scale = np.sum(metric * v**2) + least
-    if arguments.get("soft"):  # a level that float32 does not have costs its rounding
+    if arguments.get("soft") or name in SPECTRAL:
+        # A level that cannot be represented costs its rounding; so does a singular
+        # value that should be 0 and is of the rounding of the largest.
         scale += t * np.abs(x).sum()
     if name == "spectral_mcp":  # the zeros of an SVD are dust, which a large t weighs
         scale += t * np.abs(x).sum()
