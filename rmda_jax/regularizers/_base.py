@@ -149,8 +149,8 @@ class Regularizer(abc.ABC):
 
         .. math:: \arg\min_y \tfrac12 \sum_i d_i (y_i - x_i)^2 + t\,\psi(y)
 
-        Exact for entries, groups, levels, boxes and counts of nonzeros; the others
-        iterate, as `solve_metric_prox` does, which also tells what it reached.
+        Exact for entries, levels, boxes, counts, (sparse) group lasso and group MCP;
+        else as `solve_metric_prox`, if nonconvex to a stationary point only.
 
         Args:
           x: Real floating array.

@@ -85,9 +85,9 @@ def ramda(
             + \tfrac12\langle W - W_0, P_t(W - W_0)\rangle + \alpha_t\lambda\psi(W) \\
         W_t &= (1 - c_t) W_{t-1} + c_t\hat W_t
 
-    The subproblem is the prox of :math:`W_0 - V_t/P_t` in the metric :math:`P_t`. For
-    penalties on entries and groups it is solved exactly, where the paper iterates;
-    for others by proximal gradient from :math:`W_{t-1}`, see `Regularizer.metric_prox`.
+    The subproblem is the prox of :math:`W_0 - V_t/P_t` in the metric :math:`P_t`. Where
+    `Regularizer.metric_prox` is exact (entries, group lasso, ...) so is this, where the
+    paper iterates; elsewhere it is proximal gradient from :math:`W_{t-1}`.
 
     What `rmda` says of stages, averaging, structure, chains and schedules holds here.
 
