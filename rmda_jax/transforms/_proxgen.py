@@ -36,9 +36,9 @@ def proxgen(
         W_t &= \arg\min_W \Big\langle \frac{m_t}{1-\beta_1^t}, W\Big\rangle
             + \frac1{2\eta_t}\|W - (1-\eta_t\omega) W_{t-1}\|^2_{D_t} + \lambda\psi(W)
 
-    The params carry exact zeros at every step. Any regularizer will do: see
-    `Regularizer.metric_prox` for which the step is exact, and for which it iterates. With
-    ``binary(soft=True)`` and its like this is the revised ProxQuant.
+    The params carry exact zeros at every step. Any regularizer will do;
+    `Regularizer.metric_prox` says for which the step is exact, and for which it
+    iterates. With ``binary(soft=True)`` and its like this is the revised ProxQuant.
 
     Args:
       learning_rate: :math:`\eta_t \ge 0`.
