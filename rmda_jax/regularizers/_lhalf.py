@@ -1,6 +1,7 @@
 """The projection onto the l1/2 ball, a nonconvex set with pointed corners."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,22 +34,7 @@ class LHalfBall(FeasibleSet):
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         del t
-        if x.size == 0:
-            return x
-        a = jnp.abs(x).ravel()
-        order = jnp.argsort(-a)
-        a = a[order]
-        index = jnp.arange(a.size)
-
-        def candidate(k: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return self._on_support(a, index < k, a[k - 1])
-
-        losses, points = lax.map(candidate, index + 1)
-        best = points[jnp.argmin(losses)]
-        inside = jnp.sum(jnp.sqrt(a)) <= self.radius
-        y = jnp.zeros_like(a).at[order].set(jnp.where(inside, a, best))
-        y = jnp.where(jnp.any(jnp.isnan(a)), jnp.nan, y)
-        return jnp.where(x < 0, -y.reshape(x.shape), y.reshape(x.shape))
+        return _nearest(self, x)
 
     def _on_support(
         self, a: jax.Array, kept: jax.Array, smallest: jax.Array
@@ -87,6 +73,28 @@ class LHalfBall(FeasibleSet):
         losses = jnp.where(crossing, losses, jnp.inf)
         best = jnp.argmin(losses)
         return losses[best], points[best]
+
+
+# Called eagerly, a loop of its own would be compiled anew at every call.
+@functools.partial(jax.jit, static_argnames="ball", inline=True)
+def _nearest(ball: LHalfBall, x: jax.Array) -> jax.Array:
+    """Return the point of the ball nearest to x."""
+    if x.size == 0:
+        return x
+    a = jnp.abs(x).ravel()
+    order = jnp.argsort(-a)
+    a = a[order]
+    index = jnp.arange(a.size)
+
+    def candidate(k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return ball._on_support(a, index < k, a[k - 1])
+
+    losses, points = lax.map(candidate, index + 1)
+    best = points[jnp.argmin(losses)]
+    inside = jnp.sum(jnp.sqrt(a)) <= ball.radius
+    y = jnp.zeros_like(a).at[order].set(jnp.where(inside, a, best))
+    y = jnp.where(jnp.any(jnp.isnan(a)), jnp.nan, y)
+    return jnp.where(x < 0, -y.reshape(x.shape), y.reshape(x.shape))
 
 
 def _larger_root(a: jax.Array, mu: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ function is increasing and concave: Newton from anywhere lands left of the root 
 then rises to it, quadratically.
 """
 
+import functools
 import math
 
 import jax
@@ -60,6 +61,8 @@ def group_metric_prox(
     return jnp.where(groups.expand(keep, shape), z, x)
 
 
+# Called eagerly, a loop of its own would be compiled anew at every call.
+@functools.partial(jax.jit, static_argnames=("groups", "knee"), inline=True)
 def _group_lasso(
     groups: Groups,
     b: jax.Array,

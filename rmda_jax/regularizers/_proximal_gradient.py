@@ -12,6 +12,7 @@ problems take :math:`\theta = 1/L` and Nesterov's momentum, restarted whenever i
 uphill; nonconvex ones :math:`\theta = 1/(2L)` and no momentum, as in the paper.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -37,6 +38,8 @@ class _Iterate(NamedTuple):
     iterations: jax.Array
 
 
+# Called eagerly, a loop of its own would be compiled anew at every call.
+@functools.partial(jax.jit, static_argnames=("prox", "value", "convex"), inline=True)
 def proximal_gradient(
     prox: Callable[[jax.Array, jax.Array], jax.Array],
     value: Callable[[jax.Array], jax.Array],

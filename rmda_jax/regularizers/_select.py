@@ -1,13 +1,17 @@
 """The k largest of many, by reductions alone: no sort, no ravel, any sharding."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 
-def keep_largest(score: jax.Array, k: int, axes: tuple[int, ...]) -> jax.Array:
+# Called eagerly, a loop of its own would be compiled anew at every call.
+@functools.partial(jax.jit, static_argnames="axes", inline=True)
+def keep_largest(score: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> jax.Array:
     """Flag the ``k`` largest scores over ``axes``; of equal ones the first in C order.
 
     The bits of nonnegative floats order like integers, so the k-th largest is found by

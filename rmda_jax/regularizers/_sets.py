@@ -1,6 +1,7 @@
 """Convex feasible sets: box, balls, simplex. Their prox is the projection."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._geometries import Groups, as_groups
 
 
+# Called eagerly, a loop of its own would be compiled anew at every call.
+@functools.partial(jax.jit, static_argnames="groups", inline=True)
 def water_level(groups: Groups, a: jax.Array, total: jax.Array) -> jax.Array:
     r"""Return the level above which every group holds ``total``.
 

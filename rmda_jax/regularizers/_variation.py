@@ -1,6 +1,7 @@
 """Total variation along an axis, exactly, by dynamic programming."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -48,12 +49,7 @@ class TotalVariation(Regularizer):
         return self.l1_ratio * jnp.sum(jnp.abs(x)) + (1 - self.l1_ratio) * variation
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        rows = jnp.moveaxis(x, self.axis, -1)
-        solve = _denoise
-        for _ in range(x.ndim - 1):
-            solve = jax.vmap(solve, in_axes=(0, None))
-        y = jnp.moveaxis(solve(rows, t * (1 - self.l1_ratio)), -1, self.axis)
-        y = jnp.where(t == 0, x, y)
+        y = jnp.where(t == 0, x, _denoise_along(self.axis, x, t * (1 - self.l1_ratio)))
         r = jnp.maximum(jnp.abs(y) - t * self.l1_ratio, 0)
         return jnp.where(r == 0, 0, jnp.where(y < 0, -r, r))
 
@@ -100,6 +96,16 @@ class _Knots(NamedTuple):
             for column, new_low, new_high in zip(self[:3], low, high, strict=True)
         )
         return _Knots(x, a, b, left, right)
+
+
+# Called eagerly, a loop of its own would be compiled anew at every call.
+@functools.partial(jax.jit, static_argnames="axis", inline=True)
+def _denoise_along(axis: int, x: jax.Array, t: jax.Array) -> jax.Array:
+    """Minimise as `_denoise` does over every row along the axis."""
+    solve = _denoise
+    for _ in range(x.ndim - 1):
+        solve = jax.vmap(solve, in_axes=(0, None))
+    return jnp.moveaxis(solve(jnp.moveaxis(x, axis, -1), t), -1, axis)
 
 
 def _denoise(y: jax.Array, t: jax.Array) -> jax.Array:

@@ -37,7 +37,7 @@ def check_jit(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
     """
     x, law = array(x), "jit"
     eager = np.asarray(regularizer.prox(x, step_size))
-    compiled = np.asarray(_prox(regularizer, x, step_size)[0])
+    compiled = _prox(regularizer, x, step_size)[0]
     # Half of x is exact, and so is its double: the centre is x, to the bit.
     split = np.asarray(_prox_of_sum(regularizer, x / 2, x / 2, step_size))
     rounding = 16 * epsilon(x) * np.abs(x).max(initial=0)
@@ -64,7 +64,7 @@ def check_vmap(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None
     steps = (step_size * np.linspace(0, 3, BATCH)).astype(x.dtype)
     batch = proxes(regularizer, xs, steps)
     for row in range(0, BATCH, 3):
-        alone = np.asarray(_prox(regularizer, xs[row], steps[row])[0])
+        alone = _prox(regularizer, xs[row], steps[row])[0]
         same = ((batch[row] == 0) == (alone == 0)).all()
         require(same, law, regularizer, "has other zeros under vmap.")
         rounding = 16 * epsilon(x) * np.abs(xs[row]).max(initial=0)
@@ -94,8 +94,8 @@ def check_dtypes(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
         got, value = _prox(regularizer, low, step_size)
         name = jnp.dtype(half).name
         require(got.dtype == half, law, regularizer, f"turns {name} into {got.dtype}.")
-        wide = np.asarray(_prox(regularizer, low.astype(np.float32), step_size)[0])
-        wanted, got = wide.astype(half), np.asarray(got)
+        wide = _prox(regularizer, low.astype(np.float32), step_size)[0]
+        wanted = wide.astype(half)
         same = ((got == 0) == (wanted == 0)).all()
         require(same, law, regularizer, f"has other zeros in {name}.")
         # Two programs may round differently once: by one unit in the last place.
@@ -152,11 +152,19 @@ def check_object(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _prox(
+    regularizer: Regularizer, x: np.ndarray, t: float
+) -> tuple[np.ndarray, jax.Array]:
+    """Return the prox and its value, compiled once for every type of ``t``."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    p, value = _prox_and_value(regularizer, x, np.asarray(t, wide))
+    return np.asarray(p), value
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prox_and_value(
     regularizer: Regularizer, x: ArrayLike, t: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the prox and its value."""
     p = regularizer.prox(x, t)
     return p, regularizer.value(p)
 

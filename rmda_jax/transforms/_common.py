@@ -153,3 +153,17 @@ def is_step(count: jax.Array, steps: tuple[int, ...]) -> ArrayLike:
     if not steps:
         return False
     return jnp.any(count == jnp.asarray(steps, count.dtype))
+
+
+def is_box(node: Any) -> bool:
+    """Return whether a node of a tree is an NNX variable, which holds an array."""
+    return hasattr(node, "__jax_array__")
+
+
+def unboxed(tree: Any) -> Any:
+    """Return the tree with arrays for NNX variables.
+
+    NNX's optimizer boxes every array of a state in variables of its own kind, so that
+    the trees of a state and of the params differ.
+    """
+    return jax.tree.map(jnp.asarray, tree, is_leaf=is_box)

@@ -115,10 +115,10 @@ def ramda(
     Examples:
       >>> tx = rj.ramda(0.01, rj.group_lasso(0), strength=0.1, averaging=1.0)
       >>> params = jnp.array([[0.5, 0.5], [0.1, 0.1]])
-      >>> state = tx.init(params)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(300):
       ...     grads = params - jnp.array([[3.0, 4.0], [0.05, 0.0]])
-      ...     updates, state = tx.update(grads, state, params)
+      ...     updates, state = update(grads, state, params)
       ...     params = optax.apply_updates(params, updates)
       >>> rj.group_lasso(0).support(params)
       Array([ True, False], dtype=bool)

@@ -27,7 +27,7 @@ from rmda_jax.transforms._masks import Masks
 
 
 class RigLState(NamedTuple):
-    """State of `rigl`: one flag per weight, and what the wrapped optimizer keeps."""
+    """State of `rigl`: a byte per weight, and what the wrapped optimizer keeps."""
 
     # Named as in Optax, whose states shadow `tuple.count` as well.
     count: jax.Array  # int32: updates so far  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -50,7 +50,7 @@ def rigl(
     gradual: bool = False,
     key: jax.Array | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Sparse training with any Optax optimizer: a few weights, and the choice moves.
+    r"""Sparse training around any Optax optimizer, with weights that move.
 
     Of the n weights of a leaf, :math:`n_1` are there, at random places to begin with;
     the rest are exactly zero. An update that finds t updates behind it rewires if t is
@@ -95,8 +95,8 @@ def rigl(
       end_step: Last such count, :math:`T`; usually three quarters of the run. None
         stands for never and needs a schedule as ``drop_fraction``.
       drop_fraction: :math:`\alpha \in [0, 1]`, annealed as above. A schedule is
-        :math:`f_t` itself: it is not annealed. (`optax.inject_hyperparams` makes
-        numbers of schedules, which then are.)
+        :math:`f_t` itself and not annealed. `optax.inject_hyperparams` makes a number
+        of it, which is: inject :math:`\alpha` only.
       grow: By what to choose the new weights: ``"gradient"`` (RigL) or ``"random"``
         (SET). With None there are none, and every update is one of ``inner``.
       gradual: Begin dense; in a rewiring with t behind it only :math:`(1 - S_t) n`
@@ -139,12 +139,12 @@ def rigl(
 
     .. note::
       Where paper, Google's code and jaxpruner differ, this is jaxpruner's RigL. The
-      paper rewires while t < T; here at T too, where f is 0: no weight moves, in either
-      sense. Google's code drops ``int(f * n1)`` weights and starts with ``n - int(S *
-      n)``, and breaks ties by noise of deviation 1e-5. The paper's uniform distribution
-      keeps the first layer dense, which is for ``dense`` to say. Unlike jaxpruner, ties
-      do not depend on the scale of the scores, any optimizer's slots are reset, and the
-      update alone keeps the zeros.
+      paper rewires while t < T; here at T too, where f is 0: the mask stays, but the
+      update is no step. Google's code drops ``int(f * n1)`` weights, starts with ``n -
+      int(S * n)``, and breaks ties by noise of deviation 1e-5. The paper's uniform
+      distribution keeps the first layer dense, which is for ``dense`` to say. Unlike
+      jaxpruner, ties do not depend on the scale of the scores, any optimizer's slots
+      are reset, and the update alone keeps the zeros.
 
     References:
       Evci et al., `Rigging the Lottery: Making All Tickets Winners

@@ -1,7 +1,6 @@
 """The structured iterate, from the optimizer state alone, however it is wrapped."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from jax.core import Tracer
 
 from rmda_jax._types import Params
 from rmda_jax.specs._rules import Bound, Spec, bind
-from rmda_jax.transforms._common import StructuredState
+from rmda_jax.transforms._common import StructuredState, is_box, unboxed
 
 
 def structured_params(
@@ -143,7 +142,9 @@ def find_states(opt_state: Any) -> list[Any]:
     nodes: list[Any] = jax.tree.leaves(
         opt_state, is_leaf=lambda node: isinstance(node, StructuredState)
     )
-    states: list[Any] = [_unboxed(n) for n in nodes if isinstance(n, StructuredState)]
+    states: list[Any] = [
+        _with_plain_scalars(n) for n in nodes if isinstance(n, StructuredState)
+    ]
     if not states:
         raise TypeError(
             "`opt_state` holds no state of a structured transformation such as rmda, "
@@ -160,15 +161,8 @@ def find_states(opt_state: Any) -> list[Any]:
     return states
 
 
-def _unboxed(state: Any) -> Any:
-    """Return the state with plain scalars: an NNX optimizer boxes them one by one."""
-
-    def plain(field: Any) -> Any:
-        leaves = jax.tree.leaves(field)
-        is_scalar = len(leaves) == 1 and jnp.ndim(leaves[0]) == 0
-        return leaves[0] if is_scalar and not isinstance(field, Mapping) else field
-
-    return type(state)(*map(plain, state))
+def _with_plain_scalars(state: Any) -> Any:
+    return type(state)(*(unboxed(x) if is_box(x) else x for x in state))
 
 
 def _pick(*nodes: Any) -> Any:
@@ -183,9 +177,12 @@ def _pick(*nodes: Any) -> Any:
 
 def _fill(structured: Params, params: Params) -> Params:
     def pick(new: Any, old: Any) -> Any:
-        return old if isinstance(new, optax.MaskedNode) else new.astype(old.dtype)
+        return old if _is_masked(new) else new.astype(old.dtype)
 
-    return jax.tree.map(pick, structured, params, is_leaf=_is_masked)
+    filled = jax.tree.map(
+        pick, unboxed(structured), unboxed(params), is_leaf=_is_masked
+    )
+    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(filled))
 
 
 def _is_masked(node: Any) -> bool:

@@ -1,5 +1,6 @@
 """Every prox against certified high-precision minimisers (tests/fixtures)."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,9 +21,9 @@ def objective(case: TruthCase, x: np.ndarray) -> float:
 def test_prox_agrees_with_certified_minimiser(case, x64):
     regularizer = getattr(regularizers, case.factory)(**case.arguments)
     if case.metric is None:
-        x = regularizer.prox(case.v, case.step_size)
+        x = jax.jit(regularizer.prox)(case.v, case.step_size)
     else:
-        x = regularizer.metric_prox(case.v, case.step_size, case.metric)
+        x = jax.jit(regularizer.metric_prox)(case.v, case.step_size, case.metric)
     x = np.asarray(x)
     assert x.dtype == np.float64
     if case.convex:

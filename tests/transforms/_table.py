@@ -129,6 +129,11 @@ def factories(*fields: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", list(first.values()), ids=str)
 
 
+def first(*fields: str) -> pytest.MarkDecorator:
+    """Parametrize a test over one such row: what is tested is not the row itself."""
+    return pytest.mark.parametrize("row", _chosen(fields)[:1], ids=str)
+
+
 # --- what a first step does -------------------------------------------------------
 
 

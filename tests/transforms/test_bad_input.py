@@ -20,74 +20,64 @@ from tests.transforms._table import (
 
 # --- hyperparameters --------------------------------------------------------------
 
-REAL = r"must lie in [0, inf), got {}"
-NUMBER = r"must be a number, an array of rank 0 or a schedule, got {}"
-NO_NUMBER = [
-    (True, TypeError, NUMBER.format("True")),
-    ("0.1", TypeError, NUMBER.format("'0.1'")),
-    (None, TypeError, NUMBER.format("None")),
-    (1j, TypeError, NUMBER.format("1j")),
-    ([0.1], TypeError, NUMBER.format("[0.1]")),
-    (np.array([0.1, 0.2]), TypeError, NUMBER.format("array([0.1, 0.2])")),
-    (jnp.array([0.5]), TypeError, NUMBER.format("Array([0.5]")),
+NOT_A_NUMBER = [
+    (True, "True"),
+    ("0.1", "'0.1'"),
+    (None, "None"),
+    (1j, "1j"),
+    ([0.1], "[0.1]"),
+    (np.array([0.1, 0.2]), "array([0.1, 0.2])"),
+    (jnp.array([0.5]), "Array([0.5]"),
 ]
-NOT_NEGATIVE = [
-    *NO_NUMBER,
-    (-0.1, ValueError, REAL.format("-0.1")),
-    (np.float32(-1), ValueError, REAL.format("-1.0")),
-    (float("nan"), ValueError, REAL.format("nan")),
-    (float("inf"), ValueError, REAL.format("inf")),
-]
-FRACTION = [
-    *NO_NUMBER,
-    *[
-        (bad, ValueError, f"must lie in (0, 1], got {bad}")
-        for bad in (0, 0.0, -0.1, 1.5, float("nan"), float("inf"))
-    ],
-]
-PROBABILITY = [
-    *NO_NUMBER,
-    *[
-        (bad, ValueError, f"must lie in [0, 1], got {bad}")
-        for bad in (-0.1, 1.5, float("nan"), float("inf"))
-    ],
-]
-POSITIVE = [
-    *NO_NUMBER,
-    *[
-        (bad, ValueError, f"must lie in (0, inf), got {bad}")
-        for bad in (0, -0.1, float("nan"), float("inf"))
-    ],
-]
+NAN, INF = float("nan"), float("inf")
 DOMAINS = {
-    "learning_rate": NOT_NEGATIVE,
-    "strength": NOT_NEGATIVE,
-    "averaging": FRACTION,
-    "b1": PROBABILITY,
-    "b2": PROBABILITY,
-    "eps": POSITIVE,
-    "weight_decay": NOT_NEGATIVE,
+    "[0, inf)": [-0.1, np.float32(-1), -INF, NAN, INF],
+    "(0, inf)": [0, 0.0, -0.1, NAN, INF],
+    "[0, 1]": [-0.1, 1.5, NAN, INF],
+    "(0, 1]": [0, 0.0, -0.1, 1.5, NAN, INF],
 }
+DOMAIN_OF = {
+    "learning_rate": "[0, inf)",
+    "strength": "[0, inf)",
+    "averaging": "(0, 1]",
+    "b1": "[0, 1]",
+    "b2": "[0, 1]",
+    "eps": "(0, inf)",
+    "weight_decay": "[0, inf)",
+}
+
+
+@factories("regularized")
+def test_hyperparameter_that_is_no_number(row):
+    for name in row.hyperparameters:
+        for bad, shown in NOT_A_NUMBER:
+            message = f"`{name}` must be a number, an array of rank 0 or a schedule, "
+            with pytest.raises(TypeError, match=re.escape(f"{message}got {shown}")):
+                row.make(**{name: bad})
 
 
 @factories("regularized")
 def test_hyperparameter_outside_its_domain(row):
     for name in row.hyperparameters:
-        for bad, error, message in DOMAINS[name]:
-            with pytest.raises(error, match=re.escape(f"`{name}` {message}")):
+        for bad in DOMAINS[DOMAIN_OF[name]]:
+            message = f"`{name}` must lie in {DOMAIN_OF[name]}, got {bad}"
+            with pytest.raises(ValueError, match=re.escape(message)):
                 row.make(**{name: bad})
 
 
 @factories("regularized")
 def test_every_kind_of_number_is_a_hyperparameter(row):
     kinds = [1, 1.0, np.float32(1), np.array(1), jnp.float32(1), lambda count: 1]
+    params, grads = jnp.array([1.0, -2.0]), [jnp.array([0.5, 0.25])]
     for name in row.hyperparameters:
         once = [
-            run(row.make(**{name: kind}), start(), gradients(1), eager=True)[0]
+            run(
+                row.make(regularizer=rj.l1(), **{name: kind}), params, grads, eager=True
+            )
             for kind in kinds
         ]
-        for other in once[1:]:
-            assert_equal(other, once[0])
+        for other, _ in once[1:]:
+            assert_equal(other, once[0][0])
 
 
 @pytest.mark.parametrize(
