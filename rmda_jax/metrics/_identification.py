@@ -92,6 +92,12 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
     gradient at the limit: a certificate from the optimizer state alone, without another
     pass over data. Leaves without a regularizer contribute :math:`\|\bar G_t\|`.
 
+    For the true gradient the distance is at most this plus
+    :math:`\|\bar G_t - \nabla f(\hat W_t)\|`. The average remembers where the stage
+    began: in a long stage at a constant learning rate the certificate goes to zero,
+    like one over the growing step, before the iterate has come to rest; after a restart
+    it forgets.
+
     Args:
       opt_state: State of `rmda` after at least one update, wrapped or not.
       regularizer: The one the transformation was built with.
