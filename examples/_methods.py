@@ -10,29 +10,39 @@ import rmda_jax as rj
 # In Flax kernels are (..., in, out): axis -2 makes one group of all the weights that
 # leave an input channel (convolution) or an input neuron (dense layer).
 REGULARIZER = rj.RegularizerMap([("*/kernel", rj.group_lasso(group_axes=-2))])
-MILESTONES = (1 / 2, 3 / 4)  # of the run, where a new stage begins
-GAMMA = 0.1  # a new stage multiplies the learning rate by it, and divides averaging
+MILESTONES = (0.8, 0.9)  # of the run, where a new stage begins
+GAMMA = 0.1  # a new stage multiplies every learning rate by it
+AVERAGING = 0.1  # of RMDA and RAMDA; rises to 1 within 100 steps of the last stage
+MOMENTUM = 0.9
+
+
+class Setting(NamedTuple):
+    """What is selected for a method."""
+
+    learning_rate: float  # of the first stage
+    strength: float  # of the group lasso; RigL: share of the weights removed
 
 
 class Method(NamedTuple):
-    """How a method's settings follow from those of the demo."""
+    """What `select` of the demo tries, and what it chose."""
 
-    rate: float = 1.0  # its learning rate, relative to that of SGD
-    strengths: tuple[float, ...] = (0.0,)  # what `select_strength` tries
-    selected: float = 0.0  # and what it chose
+    learning_rates: tuple[float, ...]
+    strengths: tuple[float, ...]
+    selected: Setting
 
 
-STRENGTHS = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+STRENGTHS = (1e-3, 2e-3, 4e-3)
 
 METHODS = {
-    "dense SGD": Method(),
-    "RMDA": Method(1.0, STRENGTHS, 1e-3),
-    "RAMDA": Method(0.1, STRENGTHS, 1e-3),
-    "ProxSGD": Method(1.0, STRENGTHS, 1e-3),
-    "ProxGen": Method(0.01, STRENGTHS, 1e-3),
-    "ProxSSI": Method(0.01, STRENGTHS, 1e-3),
-    # Without a group lasso: its strength is the share of weights removed.
-    "RigL": Method(1.0, (0.5, 0.8, 0.9, 0.95, 0.98), 0.9),
+    "dense SGD": Method((0.01, 0.03, 0.1), (0.0,), Setting(0.03, 0.0)),
+    "RMDA": Method((0.1, 0.3, 1.0), STRENGTHS, Setting(1.0, 2e-3)),
+    "RAMDA": Method((0.01, 0.03, 0.1), STRENGTHS, Setting(0.1, 2e-3)),
+    "ProxSGD": Method((0.1, 0.3, 1.0), STRENGTHS, Setting(0.3, 2e-3)),
+    "ProxGen": Method((0.001, 0.003, 0.01), STRENGTHS, Setting(0.01, 2e-3)),
+    "ProxSSI": Method(
+        (0.001, 0.003, 0.01), (2.5e-4, 5e-4, *STRENGTHS), Setting(0.01, 5e-4)
+    ),
+    "RigL": Method((0.01, 0.03, 0.1), (0.8, 0.9, 0.95), Setting(0.03, 0.8)),
 }
 MethodName = Literal[
     "dense SGD", "RMDA", "RAMDA", "ProxSGD", "ProxGen", "ProxSSI", "RigL"
@@ -40,34 +50,31 @@ MethodName = Literal[
 
 
 def make_optimizer(
-    method: str, learning_rate: float, strength: float | None, n_steps: int
+    method: str, setting: Setting, n_steps: int
 ) -> optax.GradientTransformation:
     """Return the optimizer of one of METHODS, for a run of `n_steps` steps."""
-    settings = METHODS[method]
-    strength = settings.selected if strength is None else strength
-    # In the last of the three stages averaging is 1, which means none: from there on
-    # the params are the structured iterate itself.
     stages = rj.stages(
-        settings.rate * learning_rate,
+        setting.learning_rate,
         milestones=[int(milestone * n_steps) for milestone in MILESTONES],
         gamma=GAMMA,
-        averaging=GAMMA ** len(MILESTONES),
+        averaging=AVERAGING,
+        ramp="sqrt",
     )
-    rate = stages["learning_rate"]
-    sgd = optax.sgd(rate, momentum=0.9)
+    rate, strength = stages["learning_rate"], setting.strength
+    sgd = optax.sgd(rate, momentum=MOMENTUM)
     match method:
         case "RMDA":
             return rj.rmda(regularizer=REGULARIZER, strength=strength, **stages)
         case "RAMDA":
             return rj.ramda(regularizer=REGULARIZER, strength=strength, **stages)
         case "ProxSGD":
-            return rj.proxsgd(rate, REGULARIZER, strength)
+            return rj.proxsgd(rate, REGULARIZER, strength, averaging=1 - MOMENTUM)
         case "ProxGen":
-            return rj.proxgen(rate, REGULARIZER, strength)
+            return rj.proxgen(rate, REGULARIZER, strength, b1=MOMENTUM)
         case "ProxSSI":
-            return rj.proxssi(rate, REGULARIZER, strength)
+            return rj.proxssi(rate, REGULARIZER, strength, b1=MOMENTUM)
         case "RigL":
-            end_step = int(MILESTONES[-1] * n_steps)
+            end_step = int(0.75 * n_steps)
             every = max(1, min(100, end_step // 20))
             return rj.rigl(sgd, strength, update_every=every, end_step=end_step)
         case _:

@@ -5,24 +5,26 @@ lasso on input channels finds, while it trains, which channels and neurons are n
 needed, and sets all their outgoing weights to exactly zero. All runs share the initial
 params, the order of the data and the number of epochs.
 
-    python examples/demo.py                           # digits, about a minute
+    python examples/demo.py                           # digits, all methods
     python examples/demo.py --methods RMDA ProxSGD RigL
     python examples/demo.py --dataset fashion_mnist --data-dir DIR --epochs 20
+    python examples/demo.py --select > examples/demo_selection.jsonl
 
 Structure is measured where it lives, and accuracy with it: on the structured iterate of
-RMDA and RAMDA, on the params of the others. RMDA's strength was chosen by the rule of
-`select_strength` on the validation data of the digits; `--select-strength` runs it, for
-the rivals, too, for which it has not been run yet.
+RMDA and RAMDA, on the params of the others. The learning rate and the strength of every
+method were chosen by one rule, that of `choose`, on validation data of the digits; the
+last command ran it.
 """
 
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +37,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import rmda_jax as rj
 from _data import N_CLASSES, DataError, Dataset, Split, load
-from _methods import METHODS, REGULARIZER, MethodName, make_optimizer, structured
+from _methods import (
+    METHODS,
+    REGULARIZER,
+    MethodName,
+    Setting,
+    make_optimizer,
+    structured,
+)
 from _report import Summary, print_table, save_figure
 
 WEIGHTINGS = ("unweighted", "size", "kernel")  # ways to count a share of groups
 SELECTION_SEEDS = (100, 101, 102)  # not those of reported figures
+MOST_LOST = 0.01  # of accuracy, for the sake of sparsity
 console = Console()
 
 
@@ -47,17 +57,15 @@ console = Console()
 class Config:
     """Train a LeNet-style network by every method, and compare what comes out."""
 
-    methods: tuple[MethodName, ...] = ("dense SGD", "RMDA")
-    """Which to run, of all in METHODS."""
+    methods: tuple[MethodName, ...] = tuple(METHODS)
+    """Which to run."""
     dataset: Literal["digits", "fashion_mnist", "mnist"] = "digits"
     data_dir: Path | None = None
     """Folder of the idx files, gzipped or not (digits need none)."""
-    learning_rate: float = 0.1
-    """Of SGD, RMDA, ProxSGD and RigL, in the first of three stages; RAMDA takes a tenth
-    of it, ProxGen and ProxSSI a hundredth."""
+    learning_rate: float | None = None
+    """In the first of three stages; by default every method has the selected one."""
     strength: float | None = None
-    """Of the group lasso (RigL: share of weights removed), for every method; by default
-    each has the one that was selected for it."""
+    """Of the group lasso (RigL: share of weights removed); by default the selected."""
     epochs: int = 500
     batch_size: int = 64
     seed: int = 0
@@ -66,23 +74,33 @@ class Config:
     """Where to save the figure."""
     json: Path | None = None
     """Where to save the results for machines."""
-    select_strength: bool = False
-    """Choose the strength on the validation data, in place of the demo."""
+    select: bool = False
+    """Choose learning rates and strengths on validation data, in place of the demo."""
+
+    def setting(self, method: str) -> Setting:
+        """Return the learning rate and the strength of a method."""
+        given = {"learning_rate": self.learning_rate, "strength": self.strength}
+        changes = {name: x for name, x in given.items() if x is not None}
+        return METHODS[method].selected._replace(**changes)
 
 
 class LeNet(nnx.Module):
-    """Two convolutions and two dense layers: 20, 50, 500 and 10 units."""
+    """Two convolutions and two dense layers; on images of 28x28, LeNet-5's large form.
+
+    Images as small as the digits take 3x3 windows for 5x5, and fewer units.
+    """
 
     def __init__(self, image_size: int, *, rngs: nnx.Rngs):
-        # 5x5 windows as in LeNet-5, but images as small as the digits take 3x3.
         if image_size >= 16:
             window, padding, final_size = (5, 5), "VALID", (image_size - 12) // 4
+            width1, width2, width3 = 20, 50, 500
         else:
             window, padding, final_size = (3, 3), "SAME", image_size // 4
-        self.conv1 = nnx.Conv(1, 20, window, padding=padding, rngs=rngs)
-        self.conv2 = nnx.Conv(20, 50, window, padding=padding, rngs=rngs)
-        self.dense1 = nnx.Linear(final_size**2 * 50, 500, rngs=rngs)
-        self.dense2 = nnx.Linear(500, N_CLASSES, rngs=rngs)
+            width1, width2, width3 = 10, 20, 100
+        self.conv1 = nnx.Conv(1, width1, window, padding=padding, rngs=rngs)
+        self.conv2 = nnx.Conv(width1, width2, window, padding=padding, rngs=rngs)
+        self.dense1 = nnx.Linear(final_size**2 * width2, width3, rngs=rngs)
+        self.dense2 = nnx.Linear(width3, N_CLASSES, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(_max_pool(self.conv1(x)))
@@ -104,6 +122,7 @@ class Epoch(NamedTuple):
     accuracy: float  # of the params, on the validation data
     structured_accuracy: float  # of the structured params, as all that follows
     group_sparsity: float
+    sparsity: float  # share of the weights of the kernels that are zero
     support: nnx.State  # True for every active group
     model: LeNet  # good until the next epoch, which reuses its memory
 
@@ -114,7 +133,7 @@ def train(method: str, data: Dataset, config: Config) -> Iterator[Epoch]:
     batch_size = min(config.batch_size, n_images)
     n_batches = n_images // batch_size
     optimizer = make_optimizer(
-        method, config.learning_rate, config.strength, config.epochs * n_batches
+        method, config.setting(method), config.epochs * n_batches
     )
     model = LeNet(image_size, rngs=nnx.Rngs(config.seed))
     graphdef, params = nnx.split(model, nnx.Param)
@@ -141,10 +160,11 @@ def train(method: str, data: Dataset, config: Config) -> Iterator[Epoch]:
     @jax.jit
     def measure(
         params: nnx.State, opt_state: optax.OptState
-    ) -> tuple[nnx.State, jax.Array, nnx.State]:
+    ) -> tuple[nnx.State, jax.Array, jax.Array, nnx.State]:
         params = structured(method, params, opt_state)
         group_sparsity = rj.metrics.group_sparsity(params, REGULARIZER)
-        return params, group_sparsity, REGULARIZER.support(params)
+        sparsity = rj.metrics.sparsity(params, REGULARIZER)
+        return params, group_sparsity, sparsity, REGULARIZER.support(params)
 
     rng = np.random.default_rng(config.seed)
     for _ in range(config.epochs):
@@ -153,13 +173,16 @@ def train(method: str, data: Dataset, config: Config) -> Iterator[Epoch]:
         for batch in order.reshape(n_batches, batch_size):
             params, opt_state, loss = step(params, opt_state, data.train, batch)
             losses.append(loss)
-        structured_params, group_sparsity, support = measure(params, opt_state)
+        structured_params, group_sparsity, sparsity, support = measure(
+            params, opt_state
+        )
         model = nnx.merge(graphdef, structured_params)
         yield Epoch(
             loss=float(np.mean(losses)),
             accuracy=float(accuracy(nnx.merge(graphdef, params), data.validation)),
             structured_accuracy=float(accuracy(model, data.validation)),
             group_sparsity=float(group_sparsity),
+            sparsity=float(sparsity),
             support=support,
             model=model,
         )
@@ -224,42 +247,49 @@ def _kernels(tree: nnx.State) -> dict[str, jax.Array]:
     return {path[0].key: leaf for path, leaf in leaves if path[1].key == "kernel"}
 
 
-def select_strength(data: Dataset, config: Config) -> dict[str, float | None]:
-    """Return each method's largest strength that costs at most one point of accuracy.
+def try_settings(data: Dataset, config: Config) -> Iterator[dict[str, Any]]:
+    """Train by every setting of every method, and yield what came of it.
 
-    The accuracy is that of the structured params after training, on the validation
-    data, and is compared with that of the dense network; both are means over
-    SELECTION_SEEDS. Test data take no part. None if all of a method's strengths cost
-    more.
-
-    For RMDA with the defaults, 99.30 % dense; 99.58 %, 99.02 %, 98.74 %, 97.21 % and
-    92.61 % for its strengths in their order: 1e-3 is selected.
+    Means over SELECTION_SEEDS, on the structured params after training. Test data take
+    no part.
     """
-
-    def mean_accuracy(method: str, strength: float) -> float:
-        ends = []
-        for seed in SELECTION_SEEDS:
-            changed = dataclasses.replace(config, strength=strength, seed=seed)
-            *_, end = train(method, data, changed)
-            ends.append((end.structured_accuracy, end.group_sparsity))
-        accuracy, group_sparsity = np.mean(ends, axis=0).tolist()
-        row = {
-            "method": method,
-            "strength": strength,
-            "validation_accuracy": round(accuracy, 5),
-            "group_sparsity": round(group_sparsity, 5),
-        }
-        print(json.dumps(row), flush=True)
-        return accuracy
-
-    lowest = mean_accuracy("dense SGD", strength=0.0) - 0.01
-    selected = {}
     for method in config.methods:
-        if method != "dense SGD":
-            strengths = METHODS[method].strengths
-            passed = [s for s in strengths if mean_accuracy(method, s) >= lowest]
-            selected[method] = max(passed, default=None)
-    return selected
+        tried = METHODS[method]
+        for rate, strength in itertools.product(tried.learning_rates, tried.strengths):
+            ends = []
+            for seed in SELECTION_SEEDS:
+                run = dataclasses.replace(
+                    config, learning_rate=rate, strength=strength, seed=seed
+                )
+                *_, end = train(method, data, run)
+                ends.append((end.structured_accuracy, end.sparsity, end.group_sparsity))
+            accuracy, sparsity, group_sparsity = np.mean(ends, axis=0).tolist()
+            yield {
+                "method": method,
+                "learning_rate": rate,
+                "strength": strength,
+                "validation_accuracy": round(accuracy, 5),
+                "sparsity": round(sparsity, 5),
+                "group_sparsity": round(group_sparsity, 5),
+            }
+
+
+def choose(tried: list[dict[str, Any]]) -> dict[str, Setting]:
+    """Return the setting of every method with which the most groups are zero.
+
+    Of those that cost at most MOST_LOST of the dense network's validation accuracy; of
+    equals the one with the fewest weights, and the most accurate. A method has none if
+    all of its settings cost more. Groups count, because they can be removed; by weights
+    ProxGen would win, whose metric also kills what leads to neurons nothing reads.
+    """
+    dense = max(r["validation_accuracy"] for r in tried if r["method"] == "dense SGD")
+    measures = ("group_sparsity", "sparsity", "validation_accuracy")
+    chosen = {}
+    for row in sorted(tried, key=lambda row: [row[measure] for measure in measures]):
+        if row["validation_accuracy"] >= dense - MOST_LOST:
+            setting = Setting(row["learning_rate"], row["strength"])
+            chosen[row["method"]] = setting
+    return chosen
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -272,8 +302,9 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
     for path in filter(None, (config.figure, config.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    if config.select_strength:
-        print(json.dumps({"selected": select_strength(data, config)}))
+    if config.select:
+        for row in try_settings(data._replace(test=None), config):
+            print(json.dumps(row), flush=True)
         return
     summaries = compare(data, config)
     print_table(summaries, console)

@@ -1,9 +1,11 @@
-"""The demo: a short run of it, and the rule that chose its strength."""
+"""The demo: a short run of it, and the rule that chose its settings."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -16,7 +18,8 @@ import rmda_jax as rj
 
 # So strong that groups become zero within one epoch, without any accuracy.
 METHODS = ["dense SGD", "RMDA"]
-BRIEF = ["--epochs", "1", "--strength", "10", "--methods", *METHODS]
+SETTING = ["--learning-rate", "0.1", "--strength", "10"]
+BRIEF = ["--epochs", "1", *SETTING, "--methods", *METHODS]
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +67,12 @@ def test_demo_shows_the_progress_of_both_methods(run):
 def test_demo_measures_rmda_on_the_structured_iterate(run):
     rmda = run.report["methods"]["RMDA"]
     kept, total = np.transpose(list(rmda["channels"].values()))
-    assert 0 < kept.sum() < total.sum() == 1 + 20 + 200 + 500
+    assert 0 < kept.sum() < total.sum() == 1 + 10 + 80 + 100
     assert rmda["group_sparsity"]["unweighted"] == pytest.approx(
         1 - kept.sum() / total.sum(), abs=1e-6
     )
     # Zeros are exact: what is left are the active groups, all of their weights.
-    group_sizes = np.array([9 * 20, 9 * 50, 500, 10])
+    group_sizes = np.array([9 * 10, 9 * 20, 100, 10])
     assert rmda["weights_left"] == kept @ group_sizes
     assert rmda["weights"] == total @ group_sizes
     assert rmda["group_sparsity"]["size"] == pytest.approx(
@@ -93,7 +96,7 @@ def test_demo_records_its_settings_and_the_curves(run):
             assert name == "loss" or 0 <= curve[0] <= 1
 
 
-@pytest.mark.parametrize(("image_size", "n_weights"), [(8, 114_180), (28, 430_500)])
+@pytest.mark.parametrize(("image_size", "n_weights"), [(8, 10_890), (28, 430_500)])
 def test_lenet_fits_the_images(image_size, n_weights):
     model = demo.LeNet(image_size, rngs=nnx.Rngs(0))
     logits = model(jnp.zeros((2, image_size, image_size, 1)))
@@ -103,53 +106,86 @@ def test_lenet_fits_the_images(image_size, n_weights):
     assert sum(kernel.size for kernel in kernels.values()) == n_weights
 
 
-def test_demo_ends_without_averaging(run):
-    curves = run.report["methods"]["RMDA"]["curves"]
-    assert curves["accuracy"] == curves["structured_accuracy"]
-
-
 @pytest.mark.parametrize("method", _methods.METHODS)
 def test_every_method_takes_a_step_and_shows_its_structure(method):
     params = nnx.state(demo.LeNet(8, rngs=nnx.Rngs(0)), nnx.Param)
-    optimizer = _methods.make_optimizer(method, 0.1, None, n_steps=200)
+    setting = demo.Config().setting(method)
+    optimizer = _methods.make_optimizer(method, setting, n_steps=200)
     grads = nnx.state(demo.LeNet(8, rngs=nnx.Rngs(1)), nnx.Param)
     updates, state = optimizer.update(grads, optimizer.init(params), params)
-    params = optax.apply_updates(params, updates)
-    structured = _methods.structured(method, params, state)
-    zeros = int(rj.metrics.sparsity(structured, _methods.REGULARIZER) * 114_180 + 0.5)
-    if method in ("dense SGD", "RigL"):
-        assert (zeros > 0) == (method == "RigL")
+    after = optax.apply_updates(params, updates)
+    structured = _methods.structured(method, after, state)
+    assert jax.tree.structure(structured) == jax.tree.structure(params)
+    sparsity = float(rj.metrics.sparsity(structured, _methods.REGULARIZER))
+    wanted = setting.strength if method == "RigL" else 0  # after one gentle step
+    assert sparsity == pytest.approx(wanted, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "selected"),
-    [
-        ({0.25: 0.99, 0.5: 0.981, 1.0: 0.97}, 0.5),
-        ({0.25: 0.99, 0.5: 0.97, 1.0: 0.981}, 1.0),
-        ({0.25: 0.97, 0.5: 0.96, 1.0: 0.95}, None),
-    ],
-)
-def test_select_strength_takes_the_largest_within_a_point(
-    accuracies, selected, monkeypatch
-):
-    seeds = set()
+def test_demo_ends_without_averaging():
+    for method in ("RMDA", "RAMDA"):
+        n_steps = 10_000
+        params = jnp.ones((2, 2))
+        optimizer = _methods.make_optimizer(method, _methods.Setting(0.1, 0.0), n_steps)
+        state = optimizer.init(params)
+        # The params after the last update are the structured iterate of this method.
+        late = state._replace(count=jnp.int32(n_steps - 1))
+        updates, state = optimizer.update(params, late, params)
+        structured = rj.structured_params(state, rj.l1())
+        assert (optax.apply_updates(params, updates) == structured).all()
+
+
+def tried(method, sparsity, accuracy):
+    return {
+        "method": method,
+        "learning_rate": 0.1,
+        "strength": sparsity,
+        "validation_accuracy": accuracy,
+        "group_sparsity": sparsity,
+        "sparsity": 1 - sparsity,
+    }
+
+
+def test_choose_takes_the_sparsest_within_a_point_of_dense():
+    rows = [
+        tried("dense SGD", 0.0, 0.99),
+        tried("RMDA", 0.8, 0.981),
+        tried("RMDA", 0.9, 0.97),
+        tried("RMDA", 0.5, 0.99),
+        tried("RigL", 0.7, 0.979),
+    ]
+    chosen = demo.choose(rows)
+    assert chosen["RMDA"] == (0.1, 0.8)
+    assert "RigL" not in chosen
+
+
+def test_settings_of_the_demo_are_those_that_were_chosen():
+    lines = Path(demo.__file__).with_name("demo_selection.jsonl").read_text()
+    rows = [json.loads(line) for line in lines.splitlines()]
+    chosen = demo.choose(rows)
+    assert chosen == {name: m.selected for name, m in _methods.METHODS.items()}
+    for name, method in _methods.METHODS.items():
+        mine = [row for row in rows if row["method"] == name]
+        settings = [(row["learning_rate"], row["strength"]) for row in mine]
+        grid = itertools.product(method.learning_rates, method.strengths)
+        assert settings == list(grid)
+
+
+def test_settings_are_tried_on_seeds_and_data_of_their_own(monkeypatch):
+    seeds = []
 
     def train(method, data, config):
-        # The seeds differ by symmetric noise, and test data are out of reach.
-        assert not hasattr(data, "test")
-        seeds.add(config.seed)
-        mean = 0.99 if method == "dense SGD" else accuracies[config.strength]
-        noise = {100: -0.01, 101: 0.0, 102: 0.01}[config.seed]
-        yield SimpleNamespace(structured_accuracy=0.0)
-        yield SimpleNamespace(structured_accuracy=mean + noise, group_sparsity=0.5)
+        assert data.test is None
+        seeds.append(config.seed)
+        end = {"structured_accuracy": 0.99, "sparsity": 0.5, "group_sparsity": 0.4}
+        yield SimpleNamespace(structured_accuracy=0.0, sparsity=0.0, group_sparsity=0.0)
+        yield SimpleNamespace(**end)
 
     monkeypatch.setattr(demo, "train", train)
-    method = _methods.METHODS["RMDA"]._replace(strengths=tuple(accuracies))
-    monkeypatch.setitem(demo.METHODS, "RMDA", method)
-    data = SimpleNamespace(train=None, validation=None)
-    config = demo.Config(methods=("dense SGD", "RMDA"))
-    assert demo.select_strength(data, config) == {"RMDA": selected}
-    assert seeds == set(demo.SELECTION_SEEDS)
+    config = demo.Config(methods=("RigL",))
+    rows = list(demo.try_settings(SimpleNamespace(test=None), config))
+    assert [row["strength"] for row in rows] == 3 * [0.8, 0.9, 0.95]
+    assert all(row["validation_accuracy"] == 0.99 for row in rows)
+    assert set(seeds) == set(demo.SELECTION_SEEDS)
     assert demo.Config().seed not in seeds
 
 
