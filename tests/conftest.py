@@ -1,6 +1,7 @@
 """Settings that every test runs under, made before JAX starts."""
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -20,6 +21,21 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("house")
+
+# Linux grants a process 65,530 memory maps. Every compiled program takes some, and the
+# whole suite in one process would take more.
+_MAPS = Path("/proc/self/maps")
+_MANY_MAPS = 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Between modules, drop the compiled programs if there are many."""
+    yield
+    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MANY_MAPS:
+        import jax
+
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ X = jnp.ones((1, 4))
 
 class NNXNet(nnx.Module):
     def __init__(self):
-        self.layers = nnx.List([nnx.Linear(4, 3, rngs=nnx.Rngs(0))])
+        layers = [nnx.Linear(4, 3, rngs=nnx.Rngs(0))]
+        # From Flax 0.12 on a module holds lists as nnx.List.
+        self.layers = nnx.List(layers) if hasattr(nnx, "List") else layers
 
 
 class LinenNet(nn.Module):

@@ -23,6 +23,7 @@ TRUTH = "tests/regularizers/test_truth.py"
 METRIC = "tests/regularizers/test_group_metric.py"
 RMDA = "tests/transforms/test_rmda_trajectories.py"
 RIVALS = "tests/transforms/test_rival_trajectories.py"
+RIGL_LAWS = "tests/transforms/test_rigl.py"
 RIGL = "tests/transforms/test_rigl_trajectories.py"
 
 
@@ -54,6 +55,8 @@ _adam = _in("transforms/_adam", RIVALS)
 _proxgen = _in("transforms/_proxgen", RIVALS)
 _proxssi = _in("transforms/_proxssi", RIVALS)
 _rigl = _in("transforms/_rigl", RIGL)
+# Slots are reset where weights grow: only what couples weights, like clipping, sees it.
+_seen = _in("transforms/_rigl", RIGL, RIGL_LAWS)
 _masks = _in("transforms/_masks", RIGL)
 
 PERTURBATIONS = [
@@ -212,7 +215,7 @@ PERTURBATIONS = [
     _rigl("slots of grown weights kept", "jnp.where(flag, fresh, old)", "old"),
     _rigl("all slots reset", "jnp.where(flag, fresh, old)", "fresh"),
     _rigl("weights step while masks move", "jnp.where(due, jnp.zeros_like(d), d)", "d"),
-    _rigl(
+    _seen(
         "optimizer sees dense gradients",
         "_masked(masks, updates), state.inner_state",
         "updates, state.inner_state",
