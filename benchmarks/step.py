@@ -130,7 +130,10 @@ def measure(config: Config) -> Iterator[dict[str, Any]]:
 def main(args: Sequence[str] | None = None) -> None:
     """Print the table and save the lines."""
     config = tyro.cli(Config, args=args)
-    print("optimizer     state B/param  temporary B/param       ms  x optax.adam")
+    print(
+        "optimizer     state B/param  temporary B/param       ms  x optax.adam"
+        "  accessed B/param"
+    )
     lines = []
     for row in measure(config):
         lines.append(json.dumps(row) + "\n")
@@ -138,7 +141,7 @@ def main(args: Sequence[str] | None = None) -> None:
             f"{row['optimizer']:13} {row['state_bytes_per_parameter']:13.2f}  "
             f"{row['temporary_bytes_per_parameter']:17.3f}  "
             f"{row['milliseconds']:7.1f}  {row['times_adam']:12.2f}"
-            f"  {row['bytes_accessed_per_parameter']:12.1f}"
+            f"  {row['bytes_accessed_per_parameter']:16.1f}"
         )
     if config.json is not None:
         _ = config.json.write_text("".join(lines))

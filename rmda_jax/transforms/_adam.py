@@ -41,7 +41,7 @@ class AdamOptions(NamedTuple):
         for name in ("learning_rate", "strength", "weight_decay"):
             check_hyperparameter(name, getattr(self, name))
         for name in ("b1", "b2"):
-            check_hyperparameter(name, getattr(self, name), most=1)
+            check_hyperparameter(name, getattr(self, name), below=1)
         check_hyperparameter("eps", self.eps, positive=True)
 
     def at(self, count: jax.Array) -> "AdamScalars":

@@ -1,7 +1,6 @@
 """What every transformation needs: checked arguments, checked trees, scalars."""
 
 import itertools
-import math
 import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -41,7 +40,12 @@ class StructuredState(Protocol):
 
 
 def check_hyperparameter(
-    name: str, value: ScalarOrSchedule, *, positive: bool = False, most: float = np.inf
+    name: str,
+    value: ScalarOrSchedule,
+    *,
+    positive: bool = False,
+    most: float = np.inf,
+    below: float = np.inf,
 ) -> None:
     """Raise if a number lies outside its domain; schedules and arrays pass.
 
@@ -50,6 +54,7 @@ def check_hyperparameter(
       value: Number, array or schedule.
       positive: Whether 0 is excluded.
       most: Largest value allowed.
+      below: Least value above those allowed; at most one of the two is given.
 
     Raises:
       TypeError: neither a number, nor an array, nor callable.
@@ -68,9 +73,10 @@ def check_hyperparameter(
         )
     number = float(value)
     inside = number > 0 if positive else number >= 0
-    if not (inside and number <= most and math.isfinite(number)):
-        low, high = ("(" if positive else "[") + "0", "inf)" if most == np.inf else "1]"
-        raise ValueError(f"`{name}` must lie in {low}, {high}, got {value}.")
+    if not (inside and number <= most and number < below):
+        low = "(" if positive else "["
+        high = f"{below:g})" if most == np.inf else f"{most:g}]"
+        raise ValueError(f"`{name}` must lie in {low}0, {high}, got {value}.")
 
 
 def check_restart_steps(restart_steps: Sequence[int]) -> tuple[int, ...]:

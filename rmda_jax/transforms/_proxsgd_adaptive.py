@@ -92,7 +92,7 @@ def proxsgd_adaptive(
     check_hyperparameter("strength", strength)
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("averaging", averaging, positive=True, most=1)
-    check_hyperparameter("b2", b2, most=1)
+    check_hyperparameter("b2", b2, below=1)
     check_hyperparameter("eps", eps, positive=True)
 
     def init_fn(params: Params) -> ProxSGDAdaptiveState:

@@ -118,8 +118,10 @@ def test_every_method_takes_a_step_and_shows_its_structure(method):
     structured = _methods.structured(method, after, state)
     assert jax.tree.structure(structured) == jax.tree.structure(params)
     sparsity = float(rj.metrics.sparsity(structured, _methods.REGULARIZER))
-    wanted = setting.strength if method == "RigL" else 0  # after one gentle step
-    assert sparsity == pytest.approx(wanted, abs=1e-3)
+    if method == "RigL":  # its counts are rounded layer by layer, twice
+        assert sparsity == pytest.approx(setting.strength, abs=6 / 10_890)
+    else:
+        assert sparsity == 0  # after one gentle step
 
 
 def test_demo_ends_without_averaging():

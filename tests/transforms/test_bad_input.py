@@ -33,15 +33,15 @@ NAN, INF = float("nan"), float("inf")
 DOMAINS = {
     "[0, inf)": [-0.1, np.float32(-1), -INF, NAN, INF],
     "(0, inf)": [0, 0.0, -0.1, NAN, INF],
-    "[0, 1]": [-0.1, 1.5, NAN, INF],
+    "[0, 1)": [-0.1, 1, 1.0, 1.5, NAN, INF],
     "(0, 1]": [0, 0.0, -0.1, 1.5, NAN, INF],
 }
 DOMAIN_OF = {
     "learning_rate": "[0, inf)",
     "strength": "[0, inf)",
     "averaging": "(0, 1]",
-    "b1": "[0, 1]",
-    "b2": "[0, 1]",
+    "b1": "[0, 1)",
+    "b2": "[0, 1)",
     "eps": "(0, inf)",
     "weight_decay": "[0, inf)",
 }
@@ -67,15 +67,24 @@ def test_hyperparameter_outside_its_domain(row):
 
 @factories("regularized")
 def test_every_kind_of_number_is_a_hyperparameter(row):
-    kinds = [1, 1.0, np.float32(1), np.array(1), jnp.float32(1), lambda count: 1]
     params, grads = jnp.array([1.0, -2.0]), [jnp.array([0.5, 0.25])]
     for name in row.hyperparameters:
+        x = 0 if DOMAIN_OF[name] == "[0, 1)" else 1
+        kinds = [
+            x,
+            float(x),
+            np.float32(x),
+            np.array(x),
+            jnp.float32(x),
+            lambda _, x=x: x,
+        ]
         once = [
             run(
                 row.make(regularizer=rj.l1(), **{name: kind}), params, grads, eager=True
             )
             for kind in kinds
         ]
+        assert np.isfinite(once[0][0]).all()
         for other, _ in once[1:]:
             assert_equal(other, once[0][0])
 
