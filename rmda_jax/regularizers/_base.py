@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Scalar, Shape, spec_of, wide_dtype
-from rmda_jax.regularizers._checks import check_step_size
+from rmda_jax.regularizers._checks import check_metric, check_step_size
 from rmda_jax.regularizers._proximal_gradient import Solution, proximal_gradient
 
 
@@ -166,14 +166,21 @@ class Regularizer(abc.ABC):
         Raises:
           TypeError, ValueError: as in `prox`; ``metric`` does not fit ``x``.
         """
+        options = {"start": start, "rtol": rtol, "max_iters": max_iters}
+        return self.counted_metric_prox(x, step_size, metric, **options)[0]
+
+    def counted_metric_prox(
+        self, x: ArrayLike, step_size: Scalar, metric: ArrayLike, **options: Any
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return `metric_prox`, and its steps (int32; None where they are fixed)."""
         x = jnp.asarray(x)
-        wide, step, metric = self._enter_metric(x, step_size, metric)
-        out = self._metric_prox(wide, step, metric)
-        if out is None:
-            out = self.solve_metric_prox(
-                wide, step, metric, start=start, rtol=rtol, max_iters=max_iters
-            ).x
-        return out.astype(x.dtype)
+        wide = self._enter(x)
+        t, d = check_step_size(step_size, wide.dtype), check_metric(metric, wide)
+        found = self._counted_metric_prox(wide, t, d)
+        if found is None:
+            solution = self.solve_metric_prox(wide, t, d, **options)
+            found = solution.x, solution.iterations
+        return found[0].astype(x.dtype), found[1]
 
     def solve_metric_prox(
         self,
@@ -207,13 +214,13 @@ class Regularizer(abc.ABC):
         References:
           Huang, Lee & Lee, `RAMDA <https://arxiv.org/abs/2403.14398>`_, 2024.
         """
-        wide, step, metric = self._enter_metric(x, step_size, metric)
+        wide = self._enter(x)
         return proximal_gradient(
             self._prox,
             self.value,
             wide,
-            step,
-            metric,
+            check_step_size(step_size, wide.dtype),
+            check_metric(metric, wide),
             start=wide if start is None else jnp.asarray(start, wide.dtype),
             convex=self.is_convex,
             rtol=_eps(wide) ** 0.75 if rtol is None else rtol,
@@ -346,6 +353,13 @@ class Regularizer(abc.ABC):
         del x, t, d
         return None
 
+    def _counted_metric_prox(
+        self, x: jax.Array, t: jax.Array, d: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None] | None:
+        """Return the exact solution, and how many steps it took if that varies."""
+        y = self._metric_prox(x, t, d)
+        return None if y is None else (y, None)
+
     def _contains(self, x: jax.Array, eps: float) -> ArrayLike:
         """Return whether ``psi(x)`` is finite, up to rounding in units of ``eps``."""
         del x, eps
@@ -377,22 +391,8 @@ class Regularizer(abc.ABC):
         )
 
     def _enter(self, x: ArrayLike) -> jax.Array:
-        shape, dtype = spec_of(x)
-        self.check(shape, dtype)
-        return jnp.asarray(x, wide_dtype(dtype))
-
-    def _enter_metric(
-        self, x: ArrayLike, step_size: Scalar, metric: ArrayLike
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        x = self._enter(x)
-        try:
-            metric = jnp.broadcast_to(jnp.asarray(metric, x.dtype), x.shape)
-        except ValueError as error:
-            raise ValueError(
-                f"`metric` must broadcast to the array's shape {x.shape}, got shape "
-                f"{np.shape(metric)}. Give one positive number per entry."
-            ) from error
-        return x, check_step_size(step_size, x.dtype), metric
+        self.check(*spec_of(x))
+        return jnp.asarray(x, wide_dtype(spec_of(x)[1]))
 
 
 def _eps(x: ArrayLike) -> float:

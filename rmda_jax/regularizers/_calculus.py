@@ -64,11 +64,16 @@ class SparseGroup(Regularizer):
         )
 
     def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
-        b = _soft(d * x, t * self.l1_ratio)
+        return self._counted_metric_prox(x, t, d)[0]
+
+    def _counted_metric_prox(
+        self, x: jax.Array, t: jax.Array, d: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        z = _soft(x, t * self.l1_ratio / d)
         weights = jnp.asarray(self.groups.weights(x.shape), x.dtype)
         level = t * (1 - self.l1_ratio) * weights
-        y = group_metric_prox(self.groups, LINEAR, b, d, level)
-        return jnp.where(t == 0, x, y)
+        y, n_steps = group_metric_prox(self.groups, LINEAR, z, d, level)
+        return jnp.where(t == 0, x, y), n_steps
 
     def _support(self, x: jax.Array, eps: float) -> jax.Array:
         """Flag the groups that are not zero."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from rmda_jax._types import Scalar
 
@@ -61,3 +63,14 @@ def check_parameter(
         raise ValueError(f"`{name}` must be at most {at_most}, got {value}.")
     if finite and not math.isfinite(value):
         raise ValueError(f"`{name}` must be finite, got {value}.")
+
+
+def check_metric(metric: ArrayLike, x: jax.Array) -> jax.Array:
+    """Return the metric in the shape and dtype of ``x``, or raise a ValueError."""
+    try:
+        return jnp.broadcast_to(jnp.asarray(metric, x.dtype), x.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"`metric` must broadcast to the array's shape {x.shape}, got shape "
+            f"{np.shape(metric)}. Give one positive number per entry."
+        ) from error

@@ -53,17 +53,23 @@ class Composed(Regularizer):
     def _metric_prox(
         self, x: jax.Array, t: jax.Array, d: jax.Array
     ) -> jax.Array | None:
+        found = self._counted_metric_prox(x, t, d)
+        return None if found is None else found[0]
+
+    def _counted_metric_prox(
+        self, x: jax.Array, t: jax.Array, d: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None] | None:
         if self.geometry.is_entrywise:
             # Dividing an entry's objective by its metric leaves a plain prox.
-            return self.geometry.shrink_at(
-                lambda y: y, (x,), lambda r, t: self.penalty.prox(r, t / d), t
-            )
+            shrink = self.geometry.shrink_at
+            penalty = lambda r, t: self.penalty.prox(r, t / d)
+            return shrink(lambda y: y, (x,), penalty, t), None
         if isinstance(self.geometry, Groups) and self.penalty.affine_slope:
             level = t * jnp.asarray(self.geometry.weights(x.shape), x.dtype)
             slope = self.penalty.affine_slope
-            y = group_metric_prox(self.geometry, slope, d * x, d, level)
-            return jnp.where(t == 0, x, y)
-        return super()._metric_prox(x, t, d)
+            y, n_steps = group_metric_prox(self.geometry, slope, x, d, level)
+            return jnp.where(t == 0, x, y), n_steps
+        return None
 
     def _support(self, x: jax.Array, eps: float) -> jax.Array:
         del eps

@@ -19,6 +19,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Shape
+from rmda_jax.regularizers._spectra import matmul, shrunk_singular_values, transpose
 
 Center = Callable[..., jax.Array]
 Operands = tuple[jax.Array, ...]
@@ -268,11 +269,9 @@ class SingularValues(Geometry):
         return jnp.linalg.svd(self._matrices(x), compute_uv=False)
 
     def shrink_at(self, center: Center, operands: Operands, prox, t) -> jax.Array:
-        x = center(*operands)
-        u, s, vt = jnp.linalg.svd(self._matrices(x), full_matrices=False)
-        shrunk = prox(s, t)
-        out = jnp.where(t == 0, self._matrices(x), (u * shrunk[..., None, :]) @ vt)
-        return jnp.moveaxis(out, (-2, -1), self.matrix_axes)
+        x = self._matrices(center(*operands))
+        y = shrunk_singular_values(x, lambda s: prox(s, t))
+        return jnp.moveaxis(jnp.where(t == 0, x, y), (-2, -1), self.matrix_axes)
 
     def units(self, x: jax.Array) -> jax.Array:
         s = self.magnitudes(x)
@@ -300,10 +299,12 @@ class SingularValues(Geometry):
         level = slope(s)
         u = jnp.where(active[..., None, :], u, 0)
         vt = jnp.where(active[..., :, None], vt, 0)
-        left, right = u @ (_transpose(u) @ v), (v @ _transpose(vt)) @ vt
-        both = u @ (_transpose(u) @ right)
+        left = matmul(u, matmul(transpose(u), v))
+        right = matmul(matmul(v, transpose(vt)), vt)
+        both = matmul(u, matmul(transpose(u), right))
         tangent = left + right - both
-        gap = norm(tangent - (u * jnp.where(active, level, 0)[..., None, :]) @ vt)
+        level = jnp.where(active, level, 0)
+        gap = norm(tangent - matmul(u * level[..., None, :], vt))
         rest = jnp.linalg.svd(v - tangent, compute_uv=False)
         radius = slope(jnp.zeros_like(s))
         return jnp.hypot(gap, norm(jnp.maximum(rest - radius, 0)))
@@ -314,8 +315,9 @@ class SingularValues(Geometry):
         active = s > self._tolerance(x) * jnp.max(s, axis=-1, keepdims=True, initial=0)
         u = jnp.where(active[..., None, :], u, 0)
         vt = jnp.where(active[..., :, None], vt, 0)
-        v = v - u @ (_transpose(u) @ v)
-        rest = jnp.linalg.svd(v - (v @ _transpose(vt)) @ vt, compute_uv=False)
+        v = v - matmul(u, matmul(transpose(u), v))
+        v = v - matmul(matmul(v, transpose(vt)), vt)
+        rest = jnp.linalg.svd(v, compute_uv=False)
         full = jnp.sum(active, axis=-1, keepdims=True) == s.shape[-1]
         return jnp.where(full, 0, rest)
 
@@ -386,7 +388,3 @@ def as_groups(
 def norm(x: jax.Array) -> jax.Array:
     """Return the Euclidean norm of all entries."""
     return jnp.sqrt(jnp.sum(jnp.square(x)))
-
-
-def _transpose(x: jax.Array) -> jax.Array:
-    return jnp.swapaxes(x, -1, -2)

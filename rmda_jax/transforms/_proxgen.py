@@ -10,7 +10,7 @@ from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Bound, Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, AdamState
 from rmda_jax.transforms._common import check_updates
-from rmda_jax.transforms._leaves import map_leaves
+from rmda_jax.transforms._leaves import map_leaves_in_turn
 
 
 def proxgen(
@@ -90,8 +90,8 @@ def proxgen(
         now = options.at(state.count)
         t = (state.count + 1).astype(now.b1.dtype)
         inner = {"rtol": rtol, "max_iters": max_iters}
-        delta, mu, nu, nu_max = map_leaves(
-            lambda *leaf: _leaf_step(now, t, amsgrad, inner, *leaf),
+        delta, mu, nu, nu_max = map_leaves_in_turn(
+            lambda zero, *leaf: _leaf_step(now, t, amsgrad, inner, zero, *leaf),
             4,
             bind(regularizer, params),
             params,
@@ -117,26 +117,28 @@ def _leaf_step(
     t: jax.Array,
     amsgrad: bool,
     inner: dict[str, Any],
+    zero: jax.Array,
     bound: Bound,
     w: jax.Array,
     g: jax.Array,
     mu: jax.Array,
     nu: jax.Array,
     nu_max: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return the update and the new moments of one leaf."""
+) -> tuple[jax.Array | None, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return the steps of the prox; the update and the new moments of one leaf."""
     wide, eta = mu.dtype, now.learning_rate
     w_wide = w.astype(wide)
     mu, nu = now.moments(g.astype(wide), mu, nu)
     nu_max = jnp.maximum(nu_max, nu)
     correction = jnp.sqrt(1 - now.b2**t).astype(wide)
     largest = nu_max if amsgrad else nu
-    metric = jnp.sqrt(largest) / correction + now.eps.astype(wide)
+    metric = jnp.sqrt(largest + zero) / correction + now.eps.astype(wide)
     pull = (eta / (1 - now.b1**t)).astype(wide) * mu
     new = (1 - eta * now.weight_decay).astype(wide) * w_wide - pull / metric
+    n_steps = None
     if bound.regularizer is not None:
         step_size = eta * now.strength * bound.multiplier
-        new = bound.regularizer.metric_prox(
+        new, n_steps = bound.regularizer.counted_metric_prox(
             new, step_size, metric, start=w_wide, **inner
         )
-    return (new - w_wide).astype(w.dtype), mu, nu, nu_max
+    return n_steps, (new - w_wide).astype(w.dtype), mu, nu, nu_max

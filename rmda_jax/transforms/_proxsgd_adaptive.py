@@ -16,7 +16,7 @@ from rmda_jax.transforms._common import (
     check_updates,
     evaluate,
 )
-from rmda_jax.transforms._leaves import map_leaves
+from rmda_jax.transforms._leaves import map_leaves_in_turn
 
 
 class ProxSGDAdaptiveState(NamedTuple):
@@ -112,21 +112,23 @@ def proxsgd_adaptive(
         lam, step_, rho, beta, delta = (evaluate(n, state.count) for n in numbers)
         correction = 1 - beta ** (state.count + 1).astype(beta.dtype)
 
-        def step(bound: Bound, w, g, mu, nu):
+        def step(zero: jax.Array, bound: Bound, w, g, mu, nu):
             wide = mu.dtype
             w_wide, g, rho_ = w.astype(wide), g.astype(wide), rho.astype(wide)
             mu = (1 - rho_) * mu + rho_ * g
             nu = beta.astype(wide) * nu + (1 - beta).astype(wide) * jnp.square(g)
-            metric = jnp.sqrt(nu / correction.astype(wide)) + delta.astype(wide)
-            new = w_wide - mu / metric
+            metric = jnp.sqrt((nu + zero) / correction.astype(wide))
+            metric += delta.astype(wide)
+            new, n_steps = w_wide - mu / metric, None
             if bound.regularizer is not None:
-                new = bound.regularizer.metric_prox(
+                new, n_steps = bound.regularizer.counted_metric_prox(
                     new, lam * bound.multiplier, metric, start=w_wide
                 )
-            return (step_.astype(wide) * (new - w_wide)).astype(w.dtype), mu, nu
+            change = (step_.astype(wide) * (new - w_wide)).astype(w.dtype)
+            return n_steps, change, mu, nu
 
         bounds = bind(regularizer, params)
-        delta_w, mu, nu = map_leaves(
+        delta_w, mu, nu = map_leaves_in_turn(
             step, 3, bounds, params, updates, state.mu, state.nu
         )
         count = jnp.asarray(optax.safe_increment(state.count))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -9,7 +10,7 @@ from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Bound, Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamState
 from rmda_jax.transforms._common import check_updates
-from rmda_jax.transforms._leaves import map_leaves
+from rmda_jax.transforms._leaves import map_leaves_in_turn
 
 
 def proxssi(
@@ -87,22 +88,25 @@ def proxssi(
         if bias_correction:
             corrected = eta * jnp.sqrt(1 - now.b2**t) / (1 - now.b1**t)
 
-        def step(bound: Bound, w, g, mu, nu):
+        def step(zero: jax.Array, bound: Bound, w, g, mu, nu):
             wide = mu.dtype
             w_wide = w.astype(wide)
             mu, nu = now.moments(g.astype(wide), mu, nu)
-            metric = jnp.sqrt(nu) + now.eps.astype(wide)
+            metric = jnp.sqrt(nu + zero) + now.eps.astype(wide)
             new = w_wide - corrected.astype(wide) * mu / metric
             new = (1 - eta * now.weight_decay).astype(wide) * new
+            n_steps = None
             if bound.regularizer is not None:
                 step_size = eta * now.strength * bound.multiplier
-                new = bound.regularizer.metric_prox(
+                new, n_steps = bound.regularizer.counted_metric_prox(
                     new, step_size, metric, start=w_wide
                 )
-            return (new - w_wide).astype(w.dtype), mu, nu
+            return n_steps, (new - w_wide).astype(w.dtype), mu, nu
 
         bounds = bind(regularizer, params)
-        delta, mu, nu = map_leaves(step, 3, bounds, params, updates, state.mu, state.nu)
+        delta, mu, nu = map_leaves_in_turn(
+            step, 3, bounds, params, updates, state.mu, state.nu
+        )
         count = jnp.asarray(optax.safe_increment(state.count))
         return delta, AdamState(count=count, mu=mu, nu=nu, nu_max=())
 

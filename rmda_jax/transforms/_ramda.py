@@ -26,7 +26,8 @@ from rmda_jax.transforms._common import (
     evaluate,
     is_step,
 )
-from rmda_jax.transforms._leaves import map_leaves
+from rmda_jax.transforms._cube_root import cube_root
+from rmda_jax.transforms._leaves import map_leaves_in_turn
 
 
 class RAMDAState(NamedTuple):
@@ -151,8 +152,8 @@ def ramda(
         )
         c = evaluate(averaging, state.count)
         inner = {"rtol": rtol, "max_iters": max_iters}
-        delta, grad_sum, grad_sq_sum, anchor = map_leaves(
-            lambda *leaf: _leaf_step(now, c, inner, *leaf),
+        delta, grad_sum, grad_sq_sum, anchor = map_leaves_in_turn(
+            lambda zero, *leaf: _leaf_step(now, c, inner, zero, *leaf),
             4,
             bind(regularizer, params),
             params,
@@ -225,29 +226,31 @@ def _leaf_step(
     now: _Scalars,
     c: jax.Array,
     inner: dict[str, Any],
+    zero: jax.Array,
     bound: Bound,
     w: jax.Array,
     g: jax.Array,
     v: jax.Array,
     u: jax.Array,
     anchor: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return the update, the new sums and the anchor of one leaf."""
+) -> tuple[jax.Array | None, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return the steps of the prox; the update, new sums and anchor of one leaf."""
     wide = v.dtype
     g, w_wide, weight = g.astype(wide), w.astype(wide), now.weight.astype(wide)
     v = jnp.where(now.first, 0, v) + weight * g
     u = jnp.where(now.first, 0, u) + weight * jnp.square(g)
     anchor = jnp.where(now.first, w_wide, anchor)
-    metric = _metric(u, now.eps)
+    metric, n_steps = _metric(u, now.eps + zero), None
     structured = anchor - v / metric
     if bound.regularizer is not None:
         step_size = now.alpha * now.lam * bound.multiplier
-        structured = bound.regularizer.metric_prox(
+        structured, n_steps = bound.regularizer.counted_metric_prox(
             structured, step_size, metric, start=w_wide, **inner
         )
     # With c = 1 this lands on the structured iterate's zeros exactly: w + (0 - w).
-    return (c.astype(wide) * (structured - w_wide)).astype(w.dtype), v, u, anchor
+    delta = (c.astype(wide) * (structured - w_wide)).astype(w.dtype)
+    return n_steps, delta, v, u, anchor
 
 
 def _metric(u: jax.Array, eps: jax.Array) -> jax.Array:
-    return jnp.cbrt(u) + eps.astype(u.dtype)
+    return cube_root(u) + eps.astype(u.dtype)

@@ -45,6 +45,7 @@ def _in(module: str, *tests: str):
     return perturb
 
 
+_secular = _in("regularizers/_secular", TRUTH, METRIC, RIVALS)
 _metric = _in("regularizers/_metric", TRUTH, METRIC, RIVALS)
 _gradient = _in("regularizers/_proximal_gradient", TRUTH, RIVALS)
 _rmda = _in("transforms/_rmda", RMDA)
@@ -61,11 +62,13 @@ _masks = _in("transforms/_masks", RIGL)
 
 PERTURBATIONS = [
     # --- the metric prox: d_prox_truth, c_proxssi, the subproblems of b_ramda_repo ---
-    _metric("too few Newton steps", "_NEWTON_STEPS = 12", "_NEWTON_STEPS = 2"),
+    _secular("too few steps", "_MAX_STEPS = 16", "_MAX_STEPS = 1"),
+    _secular("too few Newton steps", "_NEWTON_STEPS = 12", "_NEWTON_STEPS = 2"),
+    _secular("stops at the first step", "(left > eps)", "(left > 1)"),
+    _secular("bracket forgotten", "jnp.clip(r * (1 + s), low, high)", "r * (1 + s)"),
+    _secular("slope without the level", "pull -= dk", "pull -= 0 * dk"),
     _metric("level without the penalty's slope", "level * slope.slope\n", "level\n"),
-    _metric(
-        "threshold of z, not of d z", "magnitudes(b) <= k", "magnitudes(b / d) <= k"
-    ),
+    _secular("threshold of z, not of d z", "jnp.sqrt(b2) <= k", "jnp.sqrt(z2) <= k"),
     _metric(
         "curvature of the other sign",
         "d + groups.expand(level * slope.curvature",
@@ -74,7 +77,9 @@ PERTURBATIONS = [
     _metric(
         "the centre never wins beyond the knee", "(convex | (loss > flat))", "convex"
     ),
-    _metric("norm without the metric in the root", "r * b / (d * r", "r * b / (r"),
+    _metric(
+        "norm without the metric in the root", "d / (d + shift)", "1 / (1 + shift)"
+    ),
     _gradient(
         "step twice the stable one",
         "(1.0 if convex else 0.5) /",
@@ -106,7 +111,7 @@ PERTURBATIONS = [
     ),
     _rmda("growing step left out", "now.tau * now.lam", "now.eta * now.lam"),
     # --- RAMDA: b_ramda_repo R_RAMDA_*, E_RAMDA_* ---
-    _ramda("square root for the cube root", "jnp.cbrt(u)", "jnp.sqrt(u)"),
+    _ramda("square root for the cube root", "cube_root(u)", "jnp.sqrt(u)"),
     _ramda(
         "weights without sqrt(t)", "eta * jnp.sqrt(t.astype(eta.dtype))", "eta + 0 * t"
     ),
@@ -133,9 +138,13 @@ PERTURBATIONS = [
         "first average undamped", "(1 - rho_) * mu + rho_ * g", "(1 - rho_) * mu + g"
     ),
     _proxsgd("threshold without the learning rate", "eta * lam * bound", "lam * bound"),
-    _adaptive("metric uncorrected", "nu / correction.astype(wide)", "nu"),
     _adaptive(
-        "eps inside the root", ") + delta.astype(wide)", " + delta.astype(wide))"
+        "metric uncorrected", "(nu + zero) / correction.astype(wide)", "nu + zero"
+    ),
+    _adaptive(
+        "eps inside the root",
+        "metric += delta.astype(wide)",
+        "metric = jnp.sqrt(jnp.square(metric) + delta.astype(wide))",
     ),
     _adaptive(
         "full step", "step_.astype(wide) * (new", "(0 * step_ + 1).astype(wide) * (new"
@@ -173,8 +182,8 @@ PERTURBATIONS = [
     # --- ProxSSI: c_proxssi ---
     _proxssi(
         "metric corrected",
-        "metric = jnp.sqrt(nu) +",
-        "metric = jnp.sqrt(nu / (1 - now.b2**t).astype(wide)) +",
+        "metric = jnp.sqrt(nu + zero) +",
+        "metric = jnp.sqrt((nu + zero) / (1 - now.b2**t).astype(wide)) +",
     ),
     _proxssi("rate uncorrected", "if bias_correction:", "if not bias_correction:"),
     _proxssi(
