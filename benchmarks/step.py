@@ -1,150 +1,107 @@
-"""What one optimizer step costs: memory in bytes per parameter, and time.
+"""What one optimizer step costs: memory in bytes per parameter, kernels, and time.
 
-    python benchmarks/step.py                      # a table; half a minute
-    python benchmarks/step.py --json step.jsonl    # and a line for each optimizer
+    python -m benchmarks.step                      # ResNet50: a table, some minutes
+    python -m benchmarks.step --network synthetic --width 512
 
-The bytes are properties of the compiled step and of its state, the same on every
-machine of a kind. Times are medians over rounds in which every optimizer takes one
-step, in turn, so that what disturbs the machine disturbs all of them; read the ratios.
+Bytes and kernels are properties of the compiled step, the same on every machine of a
+kind. The ceiling is measured beside it: a triad x <- a y + x in place, whose bytes per
+second no step can exceed but one that fits into the cache. ``of_bandwidth`` is the
+share of it that the bytes reach which a step has to move. PyTorch's optimizers take
+part where PyTorch is installed.
 """
 
 import dataclasses
-import json
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 import tyro
 
-import rmda_jax as rj
+from benchmarks._problems import ADAM, OPTIMIZERS, fill, shapes, size
+from benchmarks._programs import Stepper
+from benchmarks._rows import Options, publish
+from benchmarks._timing import Contestant, Row
+from benchmarks._torch import find_torch, optimizers
 
-GROUPS = rj.RegularizerMap([("*/kernel", rj.group_lasso(group_axes=-2))])
-L1 = rj.RegularizerMap([("*/kernel", rj.l1())])
-STRENGTH = 1e-3
-REFERENCE = "optax.adam"
-
-OPTIMIZERS = {
-    "optax.sgd": optax.sgd(0.1, momentum=0.9),
-    REFERENCE: optax.adam(1e-3),
-    "rmda": rj.rmda(0.1, GROUPS, STRENGTH),
-    "rmda, l1": rj.rmda(0.1, L1, STRENGTH),
-    "ramda": rj.ramda(0.01, GROUPS, STRENGTH),
-    "ramda, l1": rj.ramda(0.01, L1, STRENGTH),
-    "proxsgd": rj.proxsgd(0.1, GROUPS, STRENGTH),
-    "proxgen": rj.proxgen(1e-3, GROUPS, STRENGTH),
-    "proxssi": rj.proxssi(1e-3, GROUPS, STRENGTH),
-    "rigl": rj.rigl(optax.sgd(0.1, momentum=0.9), 0.9, end_step=10_000),
+NAME = "step"
+COLUMNS = {
+    "what": "",
+    "problem": "",
+    "state_bytes_per_parameter": ".2f",
+    "temporary_bytes_per_parameter": ".3f",
+    "bytes_accessed_per_parameter": ".1f",
+    "kernels": "d",
+    "milliseconds": ".2f",
+    "times_adam": ".2f",
+    "times_adam_iqr": ".2f",
+    "times_rmda": ".2f",
+    "of_bandwidth": ".0%",
+    "gigabytes_per_second": ".1f",
 }
+TRIAD = "triad"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Measure one step of every optimizer on a convolutional net's params."""
+class Config(Options):
+    """Measure one step of every optimizer on a network's params."""
 
+    network: Literal["resnet50", "vgg19", "lenet5", "synthetic"] = "resnet50"
     width: int = 512
-    """Channels; the params are six 3x3 convolutions and a dense layer."""
-    rounds: int = 15
-    json: Path | None = None
-    """Where to save the results, as JSON lines."""
+    """Channels of the synthetic network: six 3x3 convolutions and a dense layer."""
+    optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
+    """Which of ours and Optax's take part."""
+    repeats: int | None = None
+    """Steps in a turn; by default 1 on a CPU, and 10 where launching takes time."""
+    triad_size: int = 2**25
+    """Entries of the triad's arrays: far more than the cache holds."""
 
 
-@dataclasses.dataclass
-class Contestant:
-    """An optimizer with its compiled step, and the params and state that it donates."""
+class Triad:
+    """The in-place sum that measures the bandwidth of the memory."""
 
-    name: str
-    step: Any
-    params: Any
-    state: Any
-    seconds: list[float]
+    def __init__(self, size: int):
+        """Compile it for arrays of this size."""
+        self.x, self.y = jnp.zeros(size), jnp.ones(size)
+        self.n_bytes = 3 * self.x.nbytes  # x and y read, x written
+        self._add = jax.jit(lambda x, y: 0.5 * y + x, donate_argnums=0)
 
-    def take_step(self, grads: Any) -> None:
-        """Take one step and time it."""
-        start = time.perf_counter()
-        arrays = self.step(self.params, self.state, grads)
-        self.params, self.state = jax.block_until_ready(arrays)
-        self.seconds.append(time.perf_counter() - start)
+    def __call__(self) -> jax.Array:
+        """Add once."""
+        self.x = self._add(self.x, self.y)
+        return self.x
 
 
-def make_params(width: int, seed: int) -> dict[str, dict[str, jax.Array]]:
-    """Return the params of six convolutions and a dense layer, as Flax has them."""
-    rng = np.random.default_rng(seed)
-    shapes = {f"conv{i}": (3, 3, width, width) for i in range(6)}
-    shapes["dense"] = (width, 1000)
-    return {
-        layer: {
-            "kernel": jnp.asarray(rng.normal(size=shape) / 50, jnp.float32),
-            "bias": jnp.zeros(shape[-1]),
-        }
-        for layer, shape in shapes.items()
-    }
-
-
-def enter(name: str, params: Any) -> Contestant:
-    """Compile the step of one of OPTIMIZERS."""
-    optimizer = OPTIMIZERS[name]
-    state = optimizer.init(params)
-
-    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params)
-    own_params = jax.tree.map(jnp.copy, params)
-    return Contestant(name, lowered.compile(), own_params, state, [])
-
-
-def measure(config: Config) -> Iterator[dict[str, Any]]:
+def measure(config: Config) -> Iterator[Row]:
     """Return what every optimizer costs."""
-    params = make_params(config.width, seed=0)
-    grads = jax.tree.map(lambda x: x / 10, make_params(config.width, seed=1))
-    size = sum(x.size for x in jax.tree.leaves(params))
-    contestants = [enter(name, params) for name in OPTIMIZERS]
-    for _ in range(config.rounds):
-        for contestant in contestants:
-            contestant.take_step(grads)
-    seconds = {c.name: np.array(c.seconds[2:]) for c in contestants}
-    for c in contestants:
-        state_bytes = sum(x.nbytes for x in jax.tree.leaves(c.state))
-        cost = c.step.cost_analysis()
-        ratios = seconds[c.name] / seconds[REFERENCE]
-        yield {
-            "optimizer": c.name,
-            "parameters": size,
-            "backend": jax.default_backend(),
-            "state_bytes_per_parameter": round(state_bytes / size, 2),
-            "temporary_bytes_per_parameter": round(
-                c.step.memory_analysis().temp_size_in_bytes / size, 3
-            ),
-            "milliseconds": round(1e3 * float(np.median(seconds[c.name])), 2),
-            "times_adam": round(float(np.median(ratios)), 2),
-            "bytes_accessed_per_parameter": round(cost["bytes accessed"] / size, 1),
-        }
+    tree = shapes(config.network, config.width)
+    params, grads = fill(tree, seed=0), fill(tree, seed=1, scale=2e-3)
+    steppers = {
+        name: Stepper(OPTIMIZERS[name](), params, grads) for name in config.optimizers
+    }
+    triad, torch = Triad(config.triad_size), find_torch()
+    rivals = {} if torch is None else optimizers(torch, params, grads)
+    contestants: dict[str, Contestant] = {**steppers, **rivals, TRIAD: triad}
+    repeats = config.repeats or (1 if jax.default_backend() == "cpu" else 10)
+    times = config.referee().race(contestants, repeats=repeats)
+
+    bandwidth = triad.n_bytes / times.median(TRIAD)
+    common = {"problem": config.network, "parameters": size(params)}
+    for name in contestants:
+        row = {"what": name, **common, **times.row(name, adam=ADAM, rmda="rmda")}
+        if name in steppers:
+            speed = steppers[name].compulsory_bytes() / times.median(name)
+            row |= steppers[name].costs() | {"of_bandwidth": speed / bandwidth}
+        elif name == TRIAD:
+            row["parameters"] = config.triad_size
+            row["gigabytes_per_second"] = bandwidth / 1e9
+        yield row
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Print the table and save the lines."""
     config = tyro.cli(Config, args=args)
-    print(
-        "optimizer     state B/param  temporary B/param       ms  x optax.adam"
-        "  accessed B/param"
-    )
-    lines = []
-    for row in measure(config):
-        lines.append(json.dumps(row) + "\n")
-        print(
-            f"{row['optimizer']:13} {row['state_bytes_per_parameter']:13.2f}  "
-            f"{row['temporary_bytes_per_parameter']:17.3f}  "
-            f"{row['milliseconds']:7.1f}  {row['times_adam']:12.2f}"
-            f"  {row['bytes_accessed_per_parameter']:16.1f}"
-        )
-    if config.json is not None:
-        _ = config.json.write_text("".join(lines))
+    publish(NAME, measure(config), COLUMNS, config.json)
 
 
 if __name__ == "__main__":
