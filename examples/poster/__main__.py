@@ -82,6 +82,18 @@ class Select:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rates:
+    """Select the learning rate of each method, where epochs are few."""
+
+    task: tyro.conf.Positional[Task]
+    methods: tyro.conf.Positional[tuple[Method, ...]]
+    options: Annotated[Options, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        _ = selection.select_rate(self.task, self.methods, self.options)
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """Write the tables and figures from the logs."""
 
@@ -94,10 +106,16 @@ class Report:
         report.write(self.logs, self.out)
 
 
-COMMANDS = {"run": Run, "path": Front, "select": Select, "report": Report}
+COMMANDS = {
+    "run": Run,
+    "path": Front,
+    "rates": Rates,
+    "select": Select,
+    "report": Report,
+}
 
 
-def parse(args: Sequence[str] | None = None) -> Run | Front | Select | Report:
+def parse(args: Sequence[str] | None = None) -> Run | Front | Rates | Select | Report:
     """Return the command that the arguments name."""
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS, args=args, prog="python -m examples.poster", description=__doc__

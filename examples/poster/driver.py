@@ -28,6 +28,8 @@ class Options:
 
     epochs: int | None = None
     """How many, with the milestones in proportion; by default as published."""
+    learning_rate: float | None = None
+    """Of the first stage; by default the published one, or ours."""
     seeds: int = 1
     """How many, trained side by side."""
     data_dir: Path | None = None
@@ -48,11 +50,13 @@ class Options:
 
 
 def settings_for(task: str, method: str, options: Options) -> Preset:
-    """Return the preset for as many epochs as the options say."""
+    """Return the preset for the epochs and the learning rate that the options give."""
     try:
         settings = preset(task, method)
     except ValueError as error:
         raise RunError(str(error)) from error
+    if options.learning_rate is not None:
+        settings = settings.changed("given", learning_rate=options.learning_rate)
     return settings.scaled(options.epochs or settings.epochs)
 
 

@@ -116,6 +116,8 @@ def _name(config: Json) -> str:
     parts += [config["task"].replace("/", "-"), config["method"]]
     if config["method"] != "dense":
         parts.append("_".join(dict.fromkeys(f"{strengths[i]:.3g}" for i in (0, -1))))
+    if config["sources"].get("learning_rate") == "given":
+        parts.append(f"rate{config['settings']['learning_rate']:g}")
     parts += [f"{config['epochs']}ep", f"seeds{seeds[0]}-{seeds[-1]}"]
     if config["dtype"] != "float32":
         parts.append(config["dtype"])
