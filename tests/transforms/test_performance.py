@@ -1,0 +1,126 @@
+"""What a compiled step costs on any CPU: bytes and kernels, read off the program.
+
+Steps are compiled from shapes alone. Bounds leave a tenth above what XLA makes of them
+in JAX 0.10; older versions fuse less.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import rmda_jax as rj
+from benchmarks._programs import lower_step, n_kernels
+
+WIDTH = 512
+KERNEL = (3, 3, WIDTH, WIDTH)
+GROUPS = rj.group_lasso(group_axes=-2)
+OPTIMIZERS = {
+    "rmda": rj.rmda(0.1, GROUPS, 1e-3),
+    "rmda, restarts": rj.rmda(0.1, GROUPS, 1e-3, restart_steps=(10, 20)),
+    "rmda, l1": rj.rmda(0.1, rj.l1(), 1e-3),
+    "ramda": rj.ramda(0.01, GROUPS, 1e-3),
+    "ramda, l1": rj.ramda(0.01, rj.l1(), 1e-3),
+    "proxsgd": rj.proxsgd(0.1, GROUPS, 1e-3),
+    "proxgen": rj.proxgen(1e-3, GROUPS, 1e-3),
+    "proxssi": rj.proxssi(1e-3, GROUPS, 1e-3),
+    "rigl": rj.rigl(optax.sgd(0.1, momentum=0.9), 0.9, end_step=100),
+}
+
+compiled_by_this = pytest.mark.skipif(
+    jax.__version_info__ < (0, 10) or jax.default_backend() != "cpu",
+    reason="the bounds are those of XLA:CPU in JAX 0.10",
+)
+
+
+def tree(n_leaves, shape=KERNEL):
+    kernel = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return {f"layer{i}": kernel for i in range(n_leaves)}
+
+
+def n_bytes(params):
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
+
+
+def lower(name, params):
+    state = jax.eval_shape(OPTIMIZERS[name].init, params)
+    return lower_step(OPTIMIZERS[name], params, state)
+
+
+@functools.cache
+def compiled(name, n_leaves):
+    return lower(name, tree(n_leaves)).compile()
+
+
+def temporaries(name, n_leaves):
+    return compiled(name, n_leaves).memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "per_parameter"),
+    [
+        ("rmda", 8),
+        ("ramda", 12),
+        ("proxsgd", 4),
+        ("proxgen", 8),
+        ("proxssi", 8),
+        ("rigl", 5),
+    ],
+)
+def test_state_is_as_large_as_documented(name, per_parameter):
+    params = tree(3)
+    state = jax.eval_shape(OPTIMIZERS[name].init, params)
+    scalars = [x for x in jax.tree.leaves(state) if x.ndim == 0]
+    arrays = n_bytes(state) - n_bytes(scalars)
+    assert arrays * 4 == per_parameter * n_bytes(params)
+
+
+@compiled_by_this
+@pytest.mark.parametrize("name", ["rmda", "rmda, restarts", "rmda, l1", "ramda, l1"])
+def test_step_has_no_temporaries_of_a_leafs_size(name):
+    assert temporaries(name, 3) <= 0.05 / 4 * n_bytes(tree(3))
+
+
+@compiled_by_this
+@pytest.mark.parametrize(
+    ("name", "leaves"), [("proxsgd", 1), ("ramda", 3), ("proxgen", 5), ("proxssi", 5)]
+)
+def test_temporaries_are_those_of_some_leaves_not_of_all(name, leaves):
+    # Whatever a leaf needs is used again by the next; here there are six.
+    assert temporaries(name, 6) <= 1.1 * leaves * n_bytes(tree(1))
+
+
+@compiled_by_this
+@pytest.mark.parametrize(
+    ("name", "at_most"),
+    [
+        ("rmda", 6),
+        ("rmda, l1", 3),
+        ("ramda", 30),
+        ("ramda, l1", 4),
+        ("proxsgd", 5),
+        ("proxgen", 30),
+    ],
+)
+def test_kernels_of_a_leaf(name, at_most):
+    few, many = (n_kernels(compiled(name, n).as_text()) for n in (3, 6))
+    assert (many - few) / 3 <= at_most
+
+
+@compiled_by_this
+def test_a_restart_copies_no_leaf():
+    program = compiled("rmda, restarts", 3).as_text()
+    shape = ",".join(map(str, KERNEL))
+    assert re.search(rf"= f32\[{shape}\]\S* fusion", program)
+    assert not re.search(rf"= f32\[{shape}\]\S* (copy|conditional)\(", program)
+
+
+def test_a_thousand_leaves_are_a_program_in_proportion():
+    lines = {
+        n: lower("rmda", tree(n, (8, 8))).as_text().count("\n") for n in (10, 1000)
+    }
+    assert lines[1000] <= 70 * 1000  # measured: 63,065
+    assert lines[1000] <= 100 * lines[10]
