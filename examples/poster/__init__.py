@@ -1,5 +1,6 @@
 """The experiments of the RMDA poster (ICLR 2022), with one command each.
 
+    python -m examples.poster rates lenet5/fashion_mnist rmda --epochs 5
     python -m examples.poster select lenet5/fashion_mnist rmda --epochs 30
     python -m examples.poster run lenet5/fashion_mnist rmda --epochs 30 --seeds 3
     python -m examples.poster path lenet5/fashion_mnist rmda --epochs 30

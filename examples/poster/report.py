@@ -157,21 +157,24 @@ def selection_text(lines: list[Json]) -> str:
     rows = []
     for line in lines:
         if "strength" in line:
-            shares = (f"{100 * line[k]:.2f}" for k in ("accuracy", "groups", "weights"))
-            strength = f"{line['strength']:g}"
+            shares = (
+                f"{100 * line[name]:.2f}" if name in line else "-"
+                for name in ("accuracy", "groups", "weights")
+            )
+            numbers = (f"{line[name]:g}" for name in ("learning_rate", "strength"))
             names = title(line["task"]), NAMES[line["method"]]
-            rows.append([*names, strength, *shares, _extent(line["seeds"], line)])
+            rows.append([*names, *numbers, *shares, _extent(line["seeds"], line)])
     chosen = "".join(
-        f"- {title(line['task'])}, {NAMES[line['method']]}: **{line['selected']}**, "
+        f"- {title(line['task'])}, {NAMES[line['method']]}: {what} **{line[name]}**, "
         f"{line['rule']} ({_extent(line['seeds'], line)})\n"
         for line in lines
-        if "selected" in line
+        for name, what in (("selected_rate", "rate"), ("selected", "strength"))
+        if name in line
     )
-    header = ["task", "method", "strength", "accuracy", "groups", "weights", "runs"]
+    header = ["task", "method", "rate", "strength", "accuracy", "groups", "weights"]
     about = "On the sixth of the training images that is held out, with other seeds."
-    return (
-        f"## Selection of the strengths\n\n{about}\n\n{_table(header, rows)}\n{chosen}"
-    )
+    table = _table([*header, "runs"], rows)
+    return f"## Selection of rates and strengths\n\n{about}\n\n{table}\n{chosen}"
 
 
 def _our_cells(section: Section, method: str, result: Result | None) -> list[str]:

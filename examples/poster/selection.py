@@ -76,7 +76,8 @@ def select(
     """
     trials = _Trials(task, options)
     if weight_sparsity is None:
-        dense = trials.rows(settings_for(task, "dense", options), [0.0])
+        usual = dataclasses.replace(options, learning_rate=None)
+        dense = trials.rows(settings_for(task, "dense", usual), [0.0])
         lowest = dense[0]["accuracy"] - tolerance
         passes = lambda row: row["accuracy"] >= lowest
         rule = f"largest strength within {100 * tolerance:g} points of dense accuracy"

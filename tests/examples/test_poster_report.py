@@ -195,6 +195,32 @@ def test_select_takes_the_smallest_strength_that_is_sparse_enough(trials, tmp_pa
     assert selected == {"rmda_l1": 2e-3}
 
 
+def test_a_rate_climbs_while_a_tenth_of_the_error_goes(monkeypatch, tmp_path):
+    tried = []
+
+    def outcome(self, settings, strengths):
+        tried.append((settings.method, settings.learning_rate, settings.milestones))
+        assert strengths == [0.0]
+        errors = {"rmda": {0.1: 0.2, 0.3: 0.17, 1.0: 0.16}, "proxsgd": {0.1: 0.2}}
+        error = errors[settings.method].get(settings.learning_rate, 0.19)
+        return [{"accuracy": 1 - error, "groups": 0.0, "weights": 0.0}]
+
+    monkeypatch.setattr(selection._Trials, "_train", outcome)
+    options = Options(epochs=5, logs=tmp_path, loop="step")
+    rates = selection.select_rate("lenet5/mnist", ["rmda", "proxsgd"], options)
+    assert rates == {"rmda": 0.3, "proxsgd": 0.1}
+    by_method = [("rmda", 0.1), ("rmda", 0.3), ("rmda", 1.0)]
+    by_method += [("proxsgd", 0.1), ("proxsgd", 0.3)]
+    assert tried == [(*pair, ()) for pair in by_method]
+
+
+def test_dense_training_keeps_its_rate_when_another_is_given(trials, tmp_path):
+    options = Options(epochs=5, logs=tmp_path, loop="step", learning_rate=0.3)
+    _ = selection.select("lenet5/mnist", ["rmda"], options, strengths=[1e-4])
+    rows = logs.read_lines(tmp_path / selection.FILE)
+    assert [row["learning_rate"] for row in rows] == [0.01, 0.3, 0.3]
+
+
 def test_select_finds_none_when_all_cost_too_much(trials, tmp_path):
     options = Options(epochs=5, logs=tmp_path, loop="vmap")
     chosen = selection.select("lenet5/mnist", ["rmda"], options, strengths=[1, 2])
@@ -205,7 +231,8 @@ def test_select_finds_none_when_all_cost_too_much(trials, tmp_path):
 
 def test_a_run_takes_the_strength_selected_for_the_nearest_number_of_epochs(tmp_path):
     for epochs, strength in ((10, 0.1), (40, 0.4)):
-        row = {"task": "lenet5/mnist", "method": "rmda", "epochs": epochs, "seeds": 1}
+        row = {"task": "lenet5/mnist", "method": "rmda", "learning_rate": 0.1}
+        row |= {"epochs": epochs, "seeds": 1}
         outcome = {"selected": strength, "rule": "a rule"}
         logs.append(tmp_path / selection.FILE, row | outcome)
     for epochs, expected in ((11, (0.1, 10)), (30, (0.4, 40))):
