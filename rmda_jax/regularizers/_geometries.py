@@ -179,6 +179,8 @@ class Groups(Geometry):
     def shrink_at(self, center: Center, operands: Operands, prox, t) -> jax.Array:
         shape = jax.eval_shape(center, *operands).shape
         level = t * jnp.asarray(self.weights(shape), t.dtype)
+        # A scalar that leaves share XLA:CPU would write out, as large as the array.
+        operands = lax.optimization_barrier(operands)
         r = self.magnitudes(center(*operands))
         shrunk = prox(r, level)
         factor = jnp.where(shrunk == 0, 0, shrunk / jnp.where(r == 0, 1, r))

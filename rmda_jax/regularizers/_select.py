@@ -48,9 +48,15 @@ def keep_largest(score: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> jax.A
     position = _position(score.shape, axes)
     room = k - count(above)
     length = math.prod(score.shape[axis] for axis in axes)
-    cut = largest(
-        lambda p: count(tied & (position < p)) <= room, start, length.bit_length()
-    )
+
+    def among_ties(_):
+        fits = lambda p: count(tied & (position < p)) <= room
+        return largest(fits, start, length.bit_length())
+
+    # Mostly there are none to choose from.
+    everywhere = lambda _: jnp.full_like(start, length)
+    choose = jnp.any(count(tied) > room)
+    cut = lax.cond(choose, among_ties, everywhere, None)
     return above | (tied & (position < cut))
 
 
