@@ -46,7 +46,7 @@ class Config(Options):
 
     rounds: int = 3
     networks: tuple[str, ...] = ("resnet50",)
-    leaves: int = 1000
+    leaves: int = 100
     """Of a made-up tree, of 100 x 100 kernels."""
     optimizers: tuple[str, ...] = (ADAM, "rmda", "ramda", "proxgen")
 

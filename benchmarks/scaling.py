@@ -48,7 +48,7 @@ class Config(Options):
     rounds: int = 9
     parameters: tuple[int, ...] = (10**4, 10**5, 10**6, 10**7, 3 * 10**7)
     """Sizes of ten kernels together."""
-    leaves: tuple[int, ...] = (1, 10, 100, 1000)
+    leaves: tuple[int, ...] = (1, 10, 100, 300)
     """Numbers of kernels of ``total`` entries together."""
     groups: tuple[int, ...] = (1, 10, 10**2, 10**3, 10**4, 10**5, 10**6)
     """Numbers of groups of one kernel of ``total`` entries."""
