@@ -76,8 +76,14 @@ def figure(column: str, benchmark: str, what: str, **where: object) -> Figure:
     return Figure(column, keys | where)
 
 
-def _authors(what: str, problem: str, form: str = "as released") -> Figure:
-    return figure("times_authors", "authors", what, problem=problem, theirs=form)
+def _authors(what: str, problem: str, form: str | None = "as released") -> Figure:
+    where = {} if form is None else {"theirs": form}
+    return figure("times_authors", "authors", what, problem=problem, **where)
+
+
+def _rmda(problem: str) -> Figure:
+    # Of their two repositories, whichever was at hand: the steps are alike.
+    return _authors("rmda", problem, form=None)
 
 
 def _mask() -> Figure:
@@ -99,10 +105,28 @@ def _nuclear(column: str) -> Figure:
 
 
 THEIRS = "the authors' PyTorch"
+# What stands between a goal and its bar where it was missed (two CPU cores, JAX 0.10.2).
+BETWEEN = {
+    f"RMDA, group lasso / {THEIRS}: ResNet50": (
+        "the step accesses 48 bytes per parameter, at two thirds of the triad's "
+        "bandwidth. Of these 12 are the anchor, which a selection rewrites at every "
+        "step; a `lax.cond` in its place copies as many leaves and takes the same "
+        "time (1.01 of Adam's against 1.01)."
+    ),
+    "RAMDA / the authors' 100 iterations: the worst of ResNet50 and VGG19": (
+        "it is four times RMDA, in the seven to ten sums per group that the root "
+        "takes. The bar was set where their 100 iterations took 9.3 s; here they take "
+        "4 to 5 s."
+    ),
+    f"nuclear norm, 2048 x 512 / {THEIRS}": (
+        "of 23 ms, the Gram matrix takes 5.3, `eigh` 9.0 and the product with the "
+        "shrunk vectors 4.7: a third of their SVD before anything else is done."
+    ),
+}
 STEPS_OF_RAMDA = (1, 10, 100)
 GOALS = (
     *(
-        Goal(f"RMDA, group lasso / {THEIRS}: {name}", bar, (_authors("rmda", problem),))
+        Goal(f"RMDA, group lasso / {THEIRS}: {name}", bar, (_rmda(problem),))
         for name, problem, bar in (
             ("ResNet50", "resnet50", 0.30),
             ("VGG19", "vgg19", 0.42),
@@ -169,23 +193,12 @@ GOALS = (
     ),
 )
 SHORT = (
-    ("RMDA, group lasso, ResNet50", THEIRS, _authors("rmda", "resnet50")),
-    ("", "`optax.adam`", _step("times_adam", "rmda")),
-    ("RMDA, l1, ResNet50", THEIRS, _authors("rmda, l1", "resnet50")),
+    ("RMDA, ResNet50", "`optax.adam`", _step("times_adam", "rmda")),
+    ("", THEIRS, _rmda("resnet50")),
     ("RAMDA, ResNet50", THEIRS, _authors("ramda", "resnet50")),
-    ("", "`optax.adam`", _step("times_adam", "ramda")),
     ("ProxGen, ResNet50", THEIRS, _authors("proxgen", "resnet50")),
     ("nuclear norm's prox, 2048 x 512", "by an SVD", _nuclear("times_svd")),
-    (
-        "RigL's mask of 2.4 M",
-        "by a sort",
-        _mask(),
-    ),
-    (
-        "training step with RMDA, LeNet5",
-        "with SGD",
-        _training("times_dense", "rmda, step"),
-    ),
+    ("RigL's mask of 2.4 M", "by a sort", _mask()),
 )
 
 
@@ -220,6 +233,10 @@ def page(rows: Sequence[Row]) -> str:
         "## Goals",
         table(goals, dict.fromkeys(goals[0], "")),
     ]
+    missed = [line["goal"] for line in goals if line["result"] == "missed"]
+    notes = [f"- {name}: {BETWEEN[name]}" for name in missed if name in BETWEEN]
+    if notes:
+        parts += ["What stands between:", "\n".join(notes)]
     for name, title in TITLES.items():
         own = [row for row in rows if row["benchmark"] == name]
         parts += [f"## {title}", f"`python -m benchmarks.{name}`"]

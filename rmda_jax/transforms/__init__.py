@@ -46,11 +46,11 @@ select each.
 
 **What it costs.** `rmda` and `proxsgd` are two passes over memory, one for the norms
 and one for everything else, and take about the time of `optax.adam`. The adaptive
-methods solve one scalar equation per group, by twelve Newton steps that read the group
-each time; for penalties on entries they are closed forms of one pass. For singular
-values and the like they iterate, see `Regularizer.solve_metric_prox`. `rigl` costs what
-it wraps, and a bisection whenever it rewires. ``benchmarks/step.py`` measures all of
-them.
+methods solve one scalar equation per group, in one or two steps of third order that
+read the group three times each: four times Adam. For penalties on entries they are
+closed forms of one pass. For singular values and the like they iterate, see
+`Regularizer.solve_metric_prox`. `rigl` costs what it wraps, and a bisection whenever it
+rewires. ``python -m benchmarks.step`` measures all of them.
 
 **Regularizers.** Any goes with any. The theorem covers convex and weakly convex ones
 (MCP, SCAD). For l0, l1/2, l2/3 and levels `proxgen` is the one whose authors meant it:
