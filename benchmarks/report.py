@@ -105,7 +105,7 @@ def _nuclear(column: str) -> Figure:
 
 
 THEIRS = "the authors' PyTorch"
-# What stands between a goal and its bar where it was missed (two CPU cores, JAX 0.10.2).
+# What stands between a goal that was missed and its bar (two CPU cores, JAX 0.10.2).
 BETWEEN = {
     f"RMDA, group lasso / {THEIRS}: ResNet50": (
         "the step accesses 48 bytes per parameter, at two thirds of the triad's "
