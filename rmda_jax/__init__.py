@@ -1,6 +1,6 @@
 """Structured neural networks by regularized dual averaging, for JAX and Optax."""
 
-from rmda_jax import metrics as metrics
+from rmda_jax import metrics as metrics, shrink as shrink
 from rmda_jax._version import __version__ as __version__
 from rmda_jax.regularizers import (
     Regularizer as Regularizer,

@@ -48,10 +48,11 @@ PUBLIC = {
         l1_ball l2_ball l2_norm l_half l_half_ball l_two_thirds linf_norm
         log_sum lq masked_params mcp metrics n_m nonnegative nonnegative_l1
         nuclear_norm proxgen proxsgd proxsgd_adaptive proxssi ramda rigl rmda
-        scad simplex sparse_group_lasso spectral_mcp squared_l2 stages
+        scad shrink simplex sparse_group_lasso spectral_mcp squared_l2 stages
         structured_params structured_support ternary top_k total_variation
         uniform_levels
     """,
+    "rmda_jax.shrink": "Couplings Member Units trace",
     "rmda_jax.metrics": """
         group_sparsity nondegeneracy_margin rank sparsity stable_since
         stationarity support_distance support_stable_since
