@@ -65,24 +65,27 @@ def _solve(
     shape = z.shape
     terms = lambda z, d: jnp.square(d * z), lambda z, d: jnp.square(z)
     b2, z2 = _sums(groups, terms, z, d)
-    vanishes = jnp.sqrt(b2) <= k
+    # So does a centre so small that its squares sum to 0.
+    vanishes = (jnp.sqrt(b2) <= k) | (z2 == 0)
     # What is computed for the groups that vanish is not used, but is finite.
     b2, z2 = jnp.where(vanishes, 1, b2), jnp.where(vanishes, 1, z2)
-    z_norm = jnp.sqrt(z2)
-    start = jnp.where(vanishes, 0, k / jnp.sqrt(b2))  # h(0)
+    norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
+    start = jnp.where(vanishes, 0, k / norm)  # h(0), which may round to 1
+    gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
 
     # At 0, in units of |z|, where the line's slope is 1. With the metric in units of
     # |dz| / |z| its squares stay within float32's range.
-    unit = groups.expand(z_norm / jnp.sqrt(b2), shape)
+    unit = groups.expand(z_norm / norm, shape)
     terms = (
         lambda z, d, u: jnp.square(d * z) * (d * u),
         lambda z, d, u: jnp.square(d * z) * jnp.square(d * u),
     )
     mean, square = (m / b2 for m in _sums(groups, terms, z, d, unit))
-    slope = jnp.where(vanishes, 1, mean)
+    # No slope is less than the line's, but where its terms underflow.
+    slope = jnp.where(vanishes, 1, jnp.maximum(mean, 1))
     curvature = 1.5 * jnp.maximum(square - mean * mean, 0)
-    first = _rational_step(1 - start, slope, 1.0, curvature, start * (slope - 1))
-    low, high = z_norm * (1 - start) / slope, z_norm * (1 - start)
+    first = _rational_step(gap, slope, 1.0, curvature, start * (slope - 1))
+    low, high = z_norm * gap / slope, z_norm * gap
     first = jnp.clip(z_norm * first, low, high)
 
     def step(carry):
@@ -94,20 +97,22 @@ def _solve(
             lambda z, d, shift: jnp.square(jnp.square(d / (d + shift)) * z),
         )
         x2, mean, square = _sums(groups, terms, z, d, shift)
-        x2 = jnp.where(vanishes, 1, x2)
+        done = vanishes | (x2 == 0)
+        x2 = jnp.where(done, 1, x2)
         mean, square = mean / x2, square / x2
         variance = jnp.maximum(square - mean * mean, 0)
         h = r / jnp.sqrt(x2)
         # Slopes in units of 1 / r. A group that vanishes has a slope of 0.
-        slope, line = jnp.where(vanishes, 1, h * mean), r / z_norm
+        line = r / z_norm
+        slope = jnp.where(done, 1, jnp.maximum(h * mean, line))
         gap = 1 - h
         s = _rational_step(gap, slope, line, 1.5 * h * variance, slope - line)
         low = jnp.maximum(low, r * (1 + gap / slope))
         high = jnp.minimum(high, jnp.where(gap > 0, r * (1 + gap / line), r))
-        new = jnp.clip(r * (1 + s), low, high)
+        new = jnp.where(done, r, jnp.clip(r * (1 + s), low, high))
         # What is left is 0.2 of this in |z|, at the most (measured on all tests).
         left = variance * jnp.abs(jnp.power(new / r - 1, 3))
-        return n + 1, jnp.any(~vanishes & (left > eps)), new, low, high
+        return n + 1, jnp.any(left > eps), new, low, high
 
     unsolved = lambda carry: carry[1] & (carry[0] < _MAX_STEPS)
     carry = (jnp.zeros((), jnp.int32), jnp.ones((), bool), first, low, high)
@@ -139,12 +144,14 @@ def _rational_step(
     constant = gap * (1 - share)
     quadratic = line * share
     root = jnp.sqrt(jnp.maximum(linear * linear + 4 * quadratic * constant, 0))
-    # Of the two forms of the same root, the one without cancellation.
+    # Of the two forms of the same root, the one without cancellation. Where the metric
+    # is constant up to rounding, XLA may round the share to 0 here and to 1 there: no
+    # form may divide by 0, and the bracket does the rest.
     plus, minus = root + linear, root - linear
     return jnp.where(
         linear > 0,
-        2 * constant / jnp.where(linear > 0, plus, 1),
-        minus / jnp.where(linear > 0, 1, 2 * quadratic),
+        2 * constant / jnp.where(plus > 0, plus, 1),
+        minus / jnp.where(quadratic > 0, 2 * quadratic, 1),
     )
 
 

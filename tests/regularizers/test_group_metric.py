@@ -99,3 +99,20 @@ def test_ragged_tiles_are_groups_like_any(dtype, x64):
             wanted = truth(x[tile].ravel(), k, d[tile].ravel())
             error = np.linalg.norm(found[tile].ravel() - wanted)
             assert error <= 4 * np.finfo(dtype).eps * np.linalg.norm(x[tile])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 3])
+def test_on_the_edge_of_vanishing_nothing_is_nan(size, dtype, x64):
+    generator = np.random.default_rng(size)
+    d = np.exp(generator.normal(size=(500, size))).astype(dtype)
+    z = generator.normal(size=(500, size)).astype(dtype)
+    z *= np.geomspace(1e-25, 1, 500)[:, None].astype(dtype)
+    # A rounding unit below the level at which the group vanishes.
+    levels = np.linalg.norm(d * z, axis=1) * (1 - np.finfo(dtype).eps)
+    found = np.asarray(metric_proxes(rj.l2_norm(), z, levels.astype(dtype), d))
+    assert np.isfinite(found).all()
+    norms = np.linalg.norm(z.astype(np.float64), axis=1)
+    # Where squares do not underflow, next to nothing is left.
+    small = np.abs(found).max(axis=1) <= 4 * np.finfo(dtype).eps * norms
+    assert small[norms > 1e-15].all()

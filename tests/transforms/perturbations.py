@@ -68,7 +68,9 @@ PERTURBATIONS = [
     _secular("bracket forgotten", "jnp.clip(r * (1 + s), low, high)", "r * (1 + s)"),
     _secular("slope without the level", "pull -= dk", "pull -= 0 * dk"),
     _metric("level without the penalty's slope", "level * slope.slope\n", "level\n"),
-    _secular("threshold of z, not of d z", "jnp.sqrt(b2) <= k", "jnp.sqrt(z2) <= k"),
+    _secular(
+        "threshold of z, not of d z", "(jnp.sqrt(b2) <= k)", "(jnp.sqrt(z2) <= k)"
+    ),
     _metric(
         "curvature of the other sign",
         "d + groups.expand(level * slope.curvature",
