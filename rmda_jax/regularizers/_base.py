@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Scalar, Shape, spec_of, wide_dtype
-from rmda_jax.regularizers._checks import check_metric, check_step_size
+from rmda_jax.regularizers._checks import check_metric, check_step_size, rounding_unit
 from rmda_jax.regularizers._proximal_gradient import Solution, proximal_gradient
 
 
@@ -85,7 +85,7 @@ class Regularizer(abc.ABC):
           TypeError, ValueError: as in `check`.
         """
         wide = self._enter(x)
-        inside = self._contains(wide, _eps(x))
+        inside = self._contains(wide, rounding_unit(x))
         return jnp.where(inside, self._value(wide), jnp.inf)
 
     def prox(self, x: ArrayLike, step_size: Scalar) -> jax.Array:
@@ -172,7 +172,11 @@ class Regularizer(abc.ABC):
     def counted_metric_prox(
         self, x: ArrayLike, step_size: Scalar, metric: ArrayLike, **options: Any
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Return `metric_prox`, and its steps (int32; None where they are fixed)."""
+        """Return `metric_prox`, and how many steps it took.
+
+        Takes and raises what `metric_prox` does. The steps are an int32 scalar; None
+        where they are a fixed number, as for closed forms.
+        """
         x = jnp.asarray(x)
         wide = self._enter(x)
         t, d = check_step_size(step_size, wide.dtype), check_metric(metric, wide)
@@ -223,7 +227,7 @@ class Regularizer(abc.ABC):
             check_metric(metric, wide),
             start=wide if start is None else jnp.asarray(start, wide.dtype),
             convex=self.is_convex,
-            rtol=_eps(wide) ** 0.75 if rtol is None else rtol,
+            rtol=rounding_unit(wide) ** 0.75 if rtol is None else rtol,
             max_iters=max_iters,
         )
 
@@ -237,7 +241,7 @@ class Regularizer(abc.ABC):
           Boolean array, one flag per unit: an entry, a group (shape: the lengths of the
           group axes), a singular value (the number of True is the rank), ...
         """
-        return self._support(self._enter(x), _eps(x))
+        return self._support(self._enter(x), rounding_unit(x))
 
     def prox_support(self, x: ArrayLike, step_size: Scalar) -> jax.Array:
         """Return the support of ``prox(x, step_size)``, from the shrunk magnitudes.
@@ -268,7 +272,7 @@ class Regularizer(abc.ABC):
           Array of the same shape and dtype, exactly structured.
         """
         x = jnp.asarray(x)
-        return self._snap(self._enter(x), _eps(x)).astype(x.dtype)
+        return self._snap(self._enter(x), rounding_unit(x)).astype(x.dtype)
 
     def unit_sizes(self, shape: Shape) -> np.ndarray:
         """Return how many entries each unit of `support` has.
@@ -370,7 +374,7 @@ class Regularizer(abc.ABC):
         return x != 0
 
     def _prox_support(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        return self._support(self._prox(x, t), _eps(x))
+        return self._support(self._prox(x, t), rounding_unit(x))
 
     def _snap(self, x: jax.Array, eps: float) -> jax.Array:
         del eps
@@ -393,8 +397,3 @@ class Regularizer(abc.ABC):
     def _enter(self, x: ArrayLike) -> jax.Array:
         self.check(*spec_of(x))
         return jnp.asarray(x, wide_dtype(spec_of(x)[1]))
-
-
-def _eps(x: ArrayLike) -> float:
-    """Return the rounding unit of the array as it came, before it was widened."""
-    return float(jnp.finfo(spec_of(x)[1]).eps)

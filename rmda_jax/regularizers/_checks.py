@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Scalar
+from rmda_jax._types import Scalar, spec_of
 
 
 def check_step_size(step_size: Scalar, dtype: Any) -> jax.Array:
@@ -74,3 +74,8 @@ def check_metric(metric: ArrayLike, x: jax.Array) -> jax.Array:
             f"`metric` must broadcast to the array's shape {x.shape}, got shape "
             f"{np.shape(metric)}. Give one positive number per entry."
         ) from error
+
+
+def rounding_unit(x: ArrayLike) -> float:
+    """Return the rounding unit of an array's own dtype, before it is widened."""
+    return float(jnp.finfo(spec_of(x)[1]).eps)

@@ -263,20 +263,8 @@ def test_inputs_and_outputs_are_frozen():
 
 
 def test_roles_tell_what_a_leaf_does():
-    couplings = shrink.trace(
-        normalized,
-        normal(
-            {
-                "conv": (3, 3, 3, 5),
-                "mean": (5,),
-                "var": (5,),
-                "scale": (5,),
-                "shift": (5,),
-                "head": (5, 2),
-            }
-        ),
-        IMAGE,
-    )
+    (shapes,) = (shapes for model, shapes, *_ in MODELS if model is normalized)
+    couplings = shrink.trace(normalized, normal(shapes), IMAGE)
     roles = {m.leaf: set(m.roles) for m in couplings.free[0].members}
     assert roles["conv"] == {"produces"}
     assert roles["head"] == {"consumes"}
