@@ -1,7 +1,9 @@
 """Structured neural networks by regularized dual averaging, for JAX and Optax."""
 
+from rmda_jax._version import __version__ as __version__  # first: it looks at JAX's
+
+# isort: split
 from rmda_jax import metrics as metrics, shrink as shrink
-from rmda_jax._version import __version__ as __version__
 from rmda_jax.regularizers import (
     Regularizer as Regularizer,
     binary as binary,
@@ -46,7 +48,10 @@ from rmda_jax.regularizers import (
     uniform_levels as uniform_levels,
 )
 from rmda_jax.schedules import stages as stages
-from rmda_jax.specs import RegularizerMap as RegularizerMap
+from rmda_jax.specs import (
+    RegularizerMap as RegularizerMap,
+    tied_group_lasso as tied_group_lasso,
+)
 from rmda_jax.transforms import (
     AdamState as AdamState,
     ProxSGDAdaptiveState as ProxSGDAdaptiveState,

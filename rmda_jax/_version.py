@@ -1,6 +1,18 @@
-"""The version, which lives in pyproject.toml alone."""
+"""The version, which lives in pyproject.toml alone; and the oldest JAX it runs on."""
 
 from importlib.metadata import PackageNotFoundError, version
+
+import jax
+
+OLDEST_JAX = (0, 6, 2)  # as in pyproject.toml
+
+# What is missing in an older one would say so somewhere inside, and not why.
+if jax.__version_info__ < OLDEST_JAX:
+    needed = ".".join(map(str, OLDEST_JAX))
+    raise ImportError(
+        f"rmda_jax needs jax {needed} or newer, found {jax.__version__}. Install one: "
+        f'pip install --upgrade "jax>={needed}".'
+    )
 
 try:
     __version__ = version("rmda-jax")

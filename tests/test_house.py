@@ -49,7 +49,8 @@ PUBLIC = {
         log_sum lq masked_params mcp metrics n_m nonnegative nonnegative_l1
         nuclear_norm proxgen proxsgd proxsgd_adaptive proxssi ramda rigl rmda
         scad shrink simplex sparse_group_lasso spectral_mcp squared_l2 stages
-        structured_params structured_support ternary top_k total_variation
+        structured_params structured_support ternary tied_group_lasso top_k
+        total_variation
         uniform_levels
     """,
     "rmda_jax.shrink": "Couplings Member Units trace",

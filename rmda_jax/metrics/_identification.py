@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rmda_jax._types import wide_dtype
 from rmda_jax.specs._rules import Spec
-from rmda_jax.transforms._structured import iterate_leaves
+from rmda_jax.transforms._structured import iterate_parts
 
 
 def support_distance(first: Any, second: Any) -> jax.Array:
@@ -103,7 +103,7 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
       regularizer: The one the transformation was built with.
 
     Returns:
-      Scalar. Exact or a lower bound, leaf by leaf, as
+      Scalar. Exact or a lower bound, leaf by leaf or tie by tie, as
       `Regularizer.subgradient_distance` says.
 
     Raises:
@@ -147,8 +147,10 @@ def nondegeneracy_margin(opt_state: Any, regularizer: Spec) -> jax.Array:
 
 
 def _certificates(opt_state: Any, regularizer: Spec):
-    """Yield per leaf: what acts, the structured iterate, minus gradient, strength."""
-    for leaf in iterate_leaves(opt_state, regularizer)[0]:
-        x = leaf.structured()
-        v = -leaf.mean_gradient.astype(wide_dtype(x.dtype))
-        yield leaf.bound.regularizer, x, v, leaf.strength * leaf.bound.multiplier
+    """Yield per part: what acts, the structured iterate, minus gradient, strength."""
+    for part in iterate_parts(opt_state, regularizer)[0]:
+        x = part.structured()
+        v = jax.tree.map(
+            lambda g, x: -g.astype(wide_dtype(x.dtype)), part.mean_gradient, x
+        )
+        yield part.bound.regularizer, x, v, part.strength

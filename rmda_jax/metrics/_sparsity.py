@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params
+from rmda_jax.specs._bound import acting
 from rmda_jax.specs._rules import Spec, bind
 
 
@@ -48,7 +49,8 @@ def group_sparsity(
     - ``"size"``: every unit counts its number of entries (the RAMDA paper).
     - ``"kernel"``: leaves of rank 3 and more are counted per spatial kernel, one for
       each pair of input and output channel, whatever the regularizer's groups; leaves
-      of rank 2 and less by the regularizer's units (RMDA's released evaluation).
+      of rank 2 and less by the regularizer's units (RMDA's released evaluation). A tie
+      counts its kernels, and if it has leaves of rank 2 or less its units as well.
 
     Args:
       params: Pytree of floating arrays; the structured iterate, usually.
@@ -74,18 +76,19 @@ def group_sparsity(
             f"`weighting` must be 'unweighted', 'size' or 'kernel', got {weighting!r}."
         )
     alive, total = [], 0
-    bounds = bind(regularizer, params)
-    for bound, x in zip(bounds, jax.tree.leaves(params), strict=True):
-        if bound.regularizer is None:
-            continue
-        if weighting == "kernel" and x.ndim > 2:
-            kernels = jnp.any(x != 0, axis=tuple(range(x.ndim - 2)))
-            alive.append(_count(kernels))
-            total += kernels.size
-            continue
-        units = bound.regularizer.support(x)
+    leaves = jax.tree.leaves(params)
+    for bound in acting(bind(regularizer, params)):
+        several = [leaves[i] for i in bound.leaves]
+        if weighting == "kernel":
+            for x in (x for x in several if x.ndim > 2):
+                kernels = jnp.any(x != 0, axis=tuple(range(x.ndim - 2)))
+                alive.append(_count(kernels))
+                total += kernels.size
+            if all(x.ndim > 2 for x in several):
+                continue
+        units = bound.regularizer.support(bound.of(leaves))
         if weighting == "size":
-            sizes = bound.regularizer.unit_sizes(x.shape)
+            sizes = bound.regularizer.unit_sizes(bound.of([x.shape for x in leaves]))
             alive.append(_count(jnp.where(units, sizes, 0)))
             total += np.broadcast_to(sizes, units.shape).sum()
         else:

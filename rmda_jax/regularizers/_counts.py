@@ -6,13 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import Shape
+from rmda_jax.regularizers._axes import as_axes, normalized_axes
 from rmda_jax.regularizers._checks import check_parameter
-from rmda_jax.regularizers._geometries import (
-    Groups,
-    as_axes,
-    as_groups,
-    normalized_axes,
-)
+from rmda_jax.regularizers._geometries import Groups, as_groups
 from rmda_jax.regularizers._select import keep_largest
 from rmda_jax.regularizers._sets import FeasibleSet
 

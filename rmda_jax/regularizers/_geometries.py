@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Shape
+from rmda_jax.regularizers._axes import as_axes, normalized_axes
 from rmda_jax.regularizers._spectra import matmul, shrunk_singular_values, transpose
 
 Center = Callable[..., jax.Array]
@@ -219,6 +220,14 @@ class Groups(Geometry):
             x = jnp.pad(x, pad).reshape(layout.tiled)
         return op(x, axis=layout.reduced, keepdims=True)
 
+    def total(self, term: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
+        """Sum an elementwise term of some arrays over every group."""
+        return self.reduce(jnp.sum, term(*operands))
+
+    def each(self, fn: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
+        """Compute an elementwise function of some arrays."""
+        return fn(*operands)
+
     def expand(self, per_group: jax.Array, shape: Shape) -> jax.Array:
         """Make one number per group broadcast against an array of ``shape``."""
         if self.block is None:
@@ -329,39 +338,6 @@ class SingularValues(Geometry):
     def _tolerance(self, x: jax.Array) -> float:
         rows, columns = (x.shape[axis] for axis in self.matrix_axes)
         return max(rows, columns, 1) * float(jnp.finfo(x.dtype).eps)
-
-
-def normalized_axes(
-    axes: tuple[int, ...], shape: Shape, name: str = "group_axes"
-) -> tuple[int, ...]:
-    """Return ``axes`` counted from the front, or raise a ValueError."""
-    ndim = len(shape)
-    for axis in axes:
-        if not -ndim <= axis < ndim:
-            raise ValueError(
-                f"`{name}` must lie in [{-ndim}, {ndim}) for an array of shape "
-                f"{shape}, got {axis}. Use another axis, or leave the array out of "
-                "the rules."
-            )
-    front = tuple(axis % ndim for axis in axes)
-    if len(set(front)) < len(front):
-        raise ValueError(
-            f"`{name}` must name different axes, got {axes} for an array of shape "
-            f"{shape}."
-        )
-    return front
-
-
-def as_axes(axes: int | tuple[int, ...], name: str = "group_axes") -> tuple[int, ...]:
-    """Return one axis or several as a tuple of ints.
-
-    Raises:
-      TypeError: one of them is not an integer.
-    """
-    several = tuple(axes) if isinstance(axes, Iterable) else (axes,)
-    if not all(isinstance(axis, numbers.Integral) for axis in several):
-        raise TypeError(f"`{name}` must hold integers, got {axes!r}.")
-    return tuple(int(axis) for axis in several)
 
 
 def as_groups(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rmda_jax.regularizers._geometries import Groups
 from rmda_jax.regularizers._penalties import AffineSlope
-from rmda_jax.regularizers._secular import first_radius, radius
+from rmda_jax.regularizers._secular import Arrays, Tied, first_radius, radius
 
 
 def group_metric_prox(
@@ -28,18 +28,20 @@ def group_metric_prox(
     """
     k = level * slope.slope
     if slope.knee == math.inf:
-        return _group_lasso(groups, z, d, k)
+        return group_lasso_metric_prox(groups, z, d, k)
     return _bent(groups, slope, z, d, level, k), None
 
 
-def _group_lasso(
-    groups: Groups, z: jax.Array, d: jax.Array, k: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def group_lasso_metric_prox(
+    groups: Tied, z: Arrays, d: Arrays, k: jax.Array
+) -> tuple[Arrays, jax.Array]:
+    """Return the metric prox of the group lasso with levels ``k``, and the steps."""
     r, n_steps = radius(groups, z, d, k)
     shift = jnp.where(r == 0, jnp.inf, k / jnp.where(r == 0, 1, r))
     # Level 0 keeps even entries so small that their squares sum to 0.
-    shift = groups.expand(jnp.where(k == 0, 0, shift), z.shape)
-    return jnp.where(shift == jnp.inf, 0, d / (d + shift) * z), n_steps
+    shift = groups.expand(jnp.where(k == 0, 0, shift), jax.tree.map(jnp.shape, z))
+    x = lambda shift, d, z: jnp.where(shift == jnp.inf, 0, d / (d + shift) * z)
+    return groups.each(x, shift, d, z), n_steps
 
 
 def _bent(

@@ -1,7 +1,8 @@
 """The named penalties on singular values."""
 
+from rmda_jax.regularizers._axes import as_axes
 from rmda_jax.regularizers._composed import Composed
-from rmda_jax.regularizers._geometries import SingularValues, as_axes
+from rmda_jax.regularizers._geometries import SingularValues
 from rmda_jax.regularizers._penalties import MCP, Abs
 
 

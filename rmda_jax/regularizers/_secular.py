@@ -19,6 +19,7 @@ left of the root and a step along the line right of it, from wherever: a bracket
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,31 +28,40 @@ from jax import lax
 
 from rmda_jax.regularizers._geometries import Groups
 
+Tied: TypeAlias = Any
+"""`Groups` of an array, or groups that are tied over a tuple of arrays."""
+
+Arrays: TypeAlias = Any
+"""One array, or a tuple of them, accordingly."""
+
 _MAX_STEPS = 16  # the hardest known groups take 8, those of training 1 or 2
 _NEWTON_STEPS = 12
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def radius(
-    groups: Groups, z: jax.Array, d: jax.Array, k: jax.Array
+    groups: Tied, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return each group's norm, 0 where it vanishes, and how many steps it took."""
     return _solve(groups, z, d, k)
 
 
 @radius.defjvp
-def _radius_jvp(groups: Groups, primals, tangents):
+def _radius_jvp(groups: Tied, primals, tangents):
     z, d, k = primals
     dz, dd, dk = tangents
     r, n_steps = radius(groups, z, d, k)
     zero = r == 0
     safe = jnp.where(zero, 1, r)
-    t = d / (d + groups.expand(k / safe, z.shape))
-    x = t * z
-    total = functools.partial(groups.reduce, jnp.sum)
-    pull = total(t * x * dz + x * (z - x) * t / d * dd)
-    pull -= dk / safe * total(jnp.square(x) * t / d)
-    weight = jnp.where(zero, 1, total(t * jnp.square(x)))
+    shift = groups.expand(k / safe, jax.tree.map(jnp.shape, z))
+    t = groups.each(lambda d, shift: d / (d + shift), d, shift)
+    x = groups.each(jnp.multiply, t, z)
+    by_center = groups.total(lambda x, t, dz: t * x * dz, x, t, dz)
+    by_metric = lambda x, t, z, d, dd: x * (z - x) * t / d * dd
+    by_level = groups.total(lambda x, t, d: jnp.square(x) * t / d, x, t, d)
+    pull = by_center + groups.total(by_metric, x, t, z, d, dd) - dk / safe * by_level
+    weight = groups.total(lambda x, t: t * jnp.square(x), x, t)
+    weight = jnp.where(zero, 1, weight)
     no_tangent = np.zeros((), jax.dtypes.float0)
     return (r, n_steps), (jnp.where(zero, 0, r * pull / weight), no_tangent)
 
@@ -59,10 +69,10 @@ def _radius_jvp(groups: Groups, primals, tangents):
 # Called eagerly, a loop of its own would be compiled anew at every call.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _solve(
-    groups: Groups, z: jax.Array, d: jax.Array, k: jax.Array
+    groups: Tied, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    eps = jnp.finfo(z.dtype).eps
-    shape = z.shape
+    eps = jnp.finfo(k.dtype).eps
+    shape = jax.tree.map(jnp.shape, z)
     terms = lambda z, d: jnp.square(d * z), lambda z, d: jnp.square(z)
     b2, z2 = _sums(groups, terms, z, d)
     # So does a centre so small that its squares sum to 0.
@@ -156,9 +166,9 @@ def _rational_step(
 
 
 def _sums(
-    groups: Groups,
+    groups: Tied,
     terms: Sequence[Callable[..., jax.Array]],
-    *operands: jax.Array,
+    *operands: Arrays,
 ) -> list[jax.Array]:
     """Return the sums over the groups of several terms of the same operands.
 
@@ -167,14 +177,14 @@ def _sums(
     told apart by barriers. Elsewhere one kernel takes them all.
     """
 
-    def together(*operands: jax.Array) -> list[jax.Array]:
-        return [groups.reduce(jnp.sum, term(*operands)) for term in terms]
+    def together(*operands: Arrays) -> list[jax.Array]:
+        return [groups.total(term, *operands) for term in terms]
 
-    def apart(*operands: jax.Array) -> list[jax.Array]:
+    def apart(*operands: Arrays) -> list[jax.Array]:
         sums: list[jax.Array] = []
         for term in terms:
             operands, sums = lax.optimization_barrier((operands, sums))
-            sums.append(groups.reduce(jnp.sum, term(*operands)))
+            sums.append(groups.total(term, *operands))
         return sums
 
     return lax.platform_dependent(*operands, cpu=apart, default=together)

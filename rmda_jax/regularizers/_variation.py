@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from rmda_jax._types import Shape
+from rmda_jax.regularizers._axes import as_axes, normalized_axes
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
-from rmda_jax.regularizers._geometries import as_axes, normalized_axes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,17 +2,19 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rmda_jax._types import Params, Scalar, spec_of
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
+from rmda_jax.specs._bound import Bound, acting
 from rmda_jax.specs._names import is_placeholder, leaf_names
+from rmda_jax.specs._report import table
+from rmda_jax.specs._ties import Tie
 
 Spec: TypeAlias = Any
 """A RegularizerMap, one Regularizer for every leaf, or a pytree prefix of the params
@@ -20,19 +22,19 @@ with a Regularizer or None (leave alone) at its leaves."""
 
 
 class Rule(NamedTuple):
-    """One rule: leaves whose name matches ``pattern`` get ``regularizer``."""
+    """One rule: leaves whose name matches ``pattern`` get ``regularizer``.
 
-    pattern: str
-    regularizer: Regularizer | None
+    A `Tie` has a pattern for each of its leaves.
+    """
+
+    pattern: str | tuple[str, ...]
+    regularizer: Regularizer | Tie | None
     multiplier: float = 1.0
 
-
-class Bound(NamedTuple):
-    """What a map resolves to on one leaf; ``regularizer`` is None where none acts."""
-
-    name: str
-    regularizer: Regularizer | None
-    multiplier: float
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The pattern, or the several ones of a tie."""
+        return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -44,6 +46,8 @@ class RegularizerMap:
     which ``*`` also crosses ``/``; ``*/kernel`` matches a top-level ``kernel``, too.
     The first match wins, the multiplier scales the strength on the leaf, a regularizer
     ``None`` exempts the leaf, and leaves that no rule matches are not regularized.
+    Groups that span leaves take a tuple of patterns, each for one leaf, and a
+    `tied_group_lasso`.
 
     Maps are frozen and hashable. They are matched anew whenever they are used, at
     trace time, and never stored in an optimizer state.
@@ -53,7 +57,8 @@ class RegularizerMap:
 
     Raises:
       TypeError: a rule is not of that form.
-      ValueError: no rule, or a multiplier is negative or NaN.
+      ValueError: no rule, a multiplier is negative or NaN, or a tie has not as many
+        patterns as axes.
 
     Examples:
       >>> spec = rj.RegularizerMap([("head/*", None), ("*/kernel", rj.group_lasso())])
@@ -113,7 +118,8 @@ class RegularizerMap:
           params: Pytree of floating arrays.
 
         Returns:
-          Pytree like ``params`` with boolean arrays, and None where none acts.
+          Pytree like ``params`` with boolean arrays, and None where none acts. The
+          groups of a tie are flagged at its first leaf, with None at the others.
 
         Raises:
           TypeError, ValueError: as in `bind`.
@@ -146,7 +152,7 @@ class RegularizerMap:
         Raises:
           TypeError, ValueError: as in `bind`.
         """
-        return report(self, params)
+        return table(self.bind(params), params)
 
     def bind(self, params: Params) -> list[Bound]:
         """Match the rules against a tree.
@@ -155,29 +161,50 @@ class RegularizerMap:
           params: Pytree of arrays, tracers or `jax.ShapeDtypeStruct`.
 
         Returns:
-          One entry per leaf, in flattening order.
+          One entry per leaf, in flattening order; `acting` has each tie but once.
 
         Raises:
           TypeError: a regularized leaf is not real floating.
           ValueError: the tree is empty, a rule matches nothing or is hidden behind
-            earlier ones, or a regularizer does not fit the shape of its leaf.
+            earlier ones, a pattern of a tie matches several leaves, or a regularizer
+            does not fit the shape of its leaf.
         """
         names = leaf_names(params)
         leaves = jax.tree.leaves(params)
         if not leaves:
             _check_not_empty(params)
             return []
-        bounds, used = [], set()
-        for name in names:
-            index = next((i for i, r in enumerate(self.rules) if _matches(r, name)), -1)
-            rule = self.rules[index] if index >= 0 else Rule("", None)
-            used.add(index)
-            bounds.append(Bound(name, rule.regularizer, rule.multiplier))
+        bounds = [Bound(name, None, 1.0, (i,)) for i, name in enumerate(names)]
+        owners = [self._owner(name) for name in names]
         for index, rule in enumerate(self.rules):
-            if index not in used:
-                raise ValueError(_unused_message(rule, names))
+            taken = [
+                [i for i, owner in enumerate(owners) if owner == (index, place)]
+                for place in range(len(rule.patterns))
+            ]
+            for pattern, places in zip(rule.patterns, taken, strict=True):
+                if not places:
+                    raise ValueError(_unused_message(pattern, names))
+                if isinstance(rule.regularizer, Tie) and len(places) > 1:
+                    raise ValueError(
+                        f"pattern '{pattern}' of a tie must match one parameter, got "
+                        f"{', '.join(names[i] for i in places)}. Give each a pattern "
+                        "of its own."
+                    )
+            tied = tuple(i for places in taken for i in places)
+            for i in tied:
+                together = tied if isinstance(rule.regularizer, Tie) else (i,)
+                bounds[i] = Bound(names[i], *rule[1:], together)
         _check_fit(bounds, leaves)
         return bounds
+
+    def _owner(self, name: str) -> tuple[int, int] | None:
+        """Return which pattern of which rule takes a leaf: the first that matches."""
+        patterns = (
+            (index, place, pattern)
+            for index, rule in enumerate(self.rules)
+            for place, pattern in enumerate(rule.patterns)
+        )
+        return next(((i, j) for i, j, p in patterns if _matches(p, name)), None)
 
 
 def bind(spec: Spec, params: Params) -> list[Bound]:
@@ -205,8 +232,10 @@ def bind(spec: Spec, params: Params) -> list[Bound]:
     else:
         regularizers = _broadcast_prefix(spec, params)
     bounds = [
-        Bound(name, regularizer, 1.0)
-        for name, regularizer in zip(leaf_names(params), regularizers, strict=True)
+        Bound(name, regularizer, 1.0, (i,))
+        for i, (name, regularizer) in enumerate(
+            zip(leaf_names(params), regularizers, strict=True)
+        )
     ]
     _check_fit(bounds, leaves)
     return bounds
@@ -214,10 +243,10 @@ def bind(spec: Spec, params: Params) -> list[Bound]:
 
 def value(spec: Spec, params: Params) -> jax.Array:
     """Return the sum of ``multiplier * psi(leaf)``; see `RegularizerMap.value`."""
+    leaves = jax.tree.leaves(params)
     terms = [
-        bound.multiplier * bound.regularizer.value(leaf)
-        for bound, leaf in zip(bind(spec, params), jax.tree.leaves(params), strict=True)
-        if bound.regularizer is not None
+        bound.multiplier * bound.regularizer.value(bound.of(leaves))
+        for bound in acting(bind(spec, params))
     ]
     return sum(terms, jnp.zeros(()))
 
@@ -236,94 +265,68 @@ def snap(spec: Spec, params: Params) -> Params:
 
 def support(spec: Spec, params: Params) -> Any:
     """Return the active units of every leaf; see `RegularizerMap.support`."""
-    return _map(spec, params, lambda b, x: b.regularizer.support(x), otherwise=None)
-
-
-def report(spec: Spec, params: Params) -> str:
-    """Return a table of what a spec finds in a tree; see `RegularizerMap.report`."""
-    header = ("leaf", "shape", "regularizer", "units", "unit size", "zero units")
-    rows, units, zeros = [], 0, 0
-    for bound, leaf in zip(bind(spec, params), jax.tree.leaves(params), strict=True):
-        shape = spec_of(leaf)[0]
-        if bound.regularizer is None:
-            rows.append((bound.name, str(shape), "-", "-", "-", "-"))
-            continue
-        alive = np.asarray(bound.regularizer.support(leaf))
-        sizes = np.unique(bound.regularizer.unit_sizes(shape))
-        factor = "" if bound.multiplier == 1 else f"{bound.multiplier:g} x "
-        size = "-".join(str(n) for n in sizes[[0, -1]] if sizes.size > 1) or str(
-            sizes[0]
-        )
-        zero = int((~alive).sum())
-        units, zeros = units + alive.size, zeros + zero
-        share = f"{zero} ({zero / max(alive.size, 1):.1%})"
-        rows.append(
-            (
-                bound.name,
-                str(shape),
-                f"{factor}{bound.regularizer}",
-                str(alive.size),
-                size,
-                share,
-            )
-        )
-    rows.append(
-        ("total", "", "", str(units), "", f"{zeros} ({zeros / max(units, 1):.1%})")
-    )
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = tuple("-" * width for width in widths)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in (header, rule, *rows[:-1], rule, rows[-1])
-    )
-
-
-def _map(spec: Spec, params: Params, fn: Any, **otherwise: Any) -> Any:
     leaves, treedef = jax.tree.flatten(params)
-    out = [
-        otherwise.get("otherwise", leaf)
-        if bound.regularizer is None
-        else fn(bound, leaf)
-        for bound, leaf in zip(bind(spec, params), leaves, strict=True)
-    ]
+    flags: list[Any] = [None] * len(leaves)
+    for bound in acting(bind(spec, params)):
+        flags[min(bound.leaves)] = bound.regularizer.support(bound.of(leaves))
+    return jax.tree.unflatten(treedef, flags)
+
+
+def _map(spec: Spec, params: Params, fn: Callable[[Bound, Any], Any]) -> Any:
+    leaves, treedef = jax.tree.flatten(params)
+    out = list(leaves)
+    for bound in acting(bind(spec, params)):
+        bound.put(out, fn(bound, bound.of(leaves)))
     return jax.tree.unflatten(treedef, out)
 
 
-def _matches(rule: Rule, name: str) -> bool:
+def _matches(pattern: str, name: str) -> bool:
     # A leading "*/" also matches names without a parent, and "/" is no boundary to *.
-    return fnmatch.fnmatchcase(name, rule.pattern) or fnmatch.fnmatchcase(
-        f"/{name}", rule.pattern
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(
+        f"/{name}", pattern
     )
 
 
 def _check_rule(rule: Any) -> Rule:
     try:
         rule = Rule(*rule)
-        ok = isinstance(rule.pattern, str)
-        ok &= rule.regularizer is None or isinstance(rule.regularizer, Regularizer)
+        tied = isinstance(rule.regularizer, Tie)
+        ok = (
+            tied
+            or rule.regularizer is None
+            or isinstance(rule.regularizer, Regularizer)
+        )
+        ok &= isinstance(rule.pattern, tuple if tied else str)
+        ok &= all(isinstance(pattern, str) for pattern in rule.patterns)
     except TypeError:
         ok = False
     if not ok:
         raise TypeError(
             "a rule must be (pattern, regularizer) or (pattern, regularizer, "
-            f"multiplier), got {rule!r}."
+            "multiplier), with a tuple of patterns for a tie and one pattern for all "
+            f"else, got {rule!r}."
+        )
+    if isinstance(rule.regularizer, Tie) and len(rule.patterns) != len(
+        rule.regularizer.axes
+    ):
+        raise ValueError(
+            f"a tie along axes {rule.regularizer.axes} needs as many patterns, got "
+            f"{rule.pattern}."
         )
     check_parameter(f"multiplier of rule '{rule.pattern}'", rule.multiplier, at_least=0)
     return rule
 
 
 def _check_fit(bounds: list[Bound], leaves: list) -> None:
-    for bound, leaf in zip(bounds, leaves, strict=True):
-        if bound.regularizer is None:
-            continue
-        shape, dtype = spec_of(leaf)
+    specs = [spec_of(leaf) for leaf in leaves]
+    for bound in acting(bounds):
+        shape = bound.of([shape for shape, _ in specs])
+        names = "', '".join(bounds[i].name for i in bound.leaves)
         try:
-            bound.regularizer.check(shape, dtype)
+            bound.regularizer.check(shape, bound.of([dtype for _, dtype in specs]))
         except (TypeError, ValueError) as error:
             raise type(error)(
-                f"{bound.regularizer} does not fit parameter '{bound.name}' of shape "
+                f"{bound.regularizer} does not fit parameter '{names}' of shape "
                 f"{shape}: {error}"
             ) from error
 
@@ -336,15 +339,15 @@ def _check_not_empty(params: Params) -> None:
         )
 
 
-def _unused_message(rule: Rule, names: list[str]) -> str:
-    matched = [name for name in names if _matches(rule, name)]
+def _unused_message(pattern: str, names: list[str]) -> str:
+    matched = [name for name in names if _matches(pattern, name)]
     if matched:
         return (
-            f"rule '{rule.pattern}' never acts: earlier rules take all it matches "
+            f"rule '{pattern}' never acts: earlier rules take all it matches "
             f"({', '.join(matched)}). Put it first or remove it."
         )
     return (
-        f"rule '{rule.pattern}' matches no parameter. The names are: "
+        f"rule '{pattern}' matches no parameter. The names are: "
         f"{', '.join(names)}. Patterns are shell globs in which * crosses /."
     )
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, AdamState
 from rmda_jax.transforms._common import check_updates
-from rmda_jax.transforms._leaves import map_leaves_in_turn
+from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
 
 
 def proxgen(
@@ -118,14 +118,13 @@ def _leaf_step(
     amsgrad: bool,
     inner: dict[str, Any],
     zero: jax.Array,
-    bound: Bound,
     w: jax.Array,
     g: jax.Array,
     mu: jax.Array,
     nu: jax.Array,
     nu_max: jax.Array,
-) -> tuple[jax.Array | None, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return the steps of the prox; the update and the new moments of one leaf."""
+) -> Step:
+    """Return the update and the new moments of one leaf."""
     wide, eta = mu.dtype, now.learning_rate
     w_wide = w.astype(wide)
     mu, nu = now.moments(g.astype(wide), mu, nu)
@@ -135,10 +134,6 @@ def _leaf_step(
     metric = jnp.sqrt(largest + zero) / correction + now.eps.astype(wide)
     pull = (eta / (1 - now.b1**t)).astype(wide) * mu
     new = (1 - eta * now.weight_decay).astype(wide) * w_wide - pull / metric
-    n_steps = None
-    if bound.regularizer is not None:
-        step_size = eta * now.strength * bound.multiplier
-        new, n_steps = bound.regularizer.counted_metric_prox(
-            new, step_size, metric, start=w_wide, **inner
-        )
-    return n_steps, (new - w_wide).astype(w.dtype), mu, nu, nu_max
+    options = {"start": w_wide, **inner}
+    new = yield Prox(lambda x: x, (new,), eta * now.strength, metric, options)
+    return (new - w_wide).astype(w.dtype), mu, nu, nu_max

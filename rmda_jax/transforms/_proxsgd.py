@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     accumulators,
     check_hyperparameter,
@@ -15,7 +15,7 @@ from rmda_jax.transforms._common import (
     check_updates,
     evaluate,
 )
-from rmda_jax.transforms._leaves import map_leaves
+from rmda_jax.transforms._leaves import Prox, Step, map_leaves
 
 
 class ProxSGDState(NamedTuple):
@@ -92,17 +92,12 @@ def proxsgd(
         lam = evaluate(strength, state.count)
         rho = evaluate(averaging, state.count)
 
-        def step(bound: Bound, w, g, mu):
+        def step(w, g, mu) -> Step:
             wide = mu.dtype
             w_wide, eta_, rho_ = w.astype(wide), eta.astype(wide), rho.astype(wide)
             mu = (1 - rho_) * mu + rho_ * g.astype(wide)
-            if bound.regularizer is None:
-                return (-eta_ * mu).astype(w.dtype), mu
-            new = bound.regularizer.prox_at(
-                lambda w, mu, eta: w - eta * mu,
-                (w_wide, mu, eta_),
-                eta * lam * bound.multiplier,
-            )
+            center = lambda w, mu, eta: w - eta * mu
+            new = yield Prox(center, (w_wide, mu, eta_), eta * lam)
             return (new - w_wide).astype(w.dtype), mu
 
         bounds = bind(regularizer, params)

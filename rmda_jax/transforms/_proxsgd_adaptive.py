@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     accumulators,
     check_hyperparameter,
@@ -16,7 +16,7 @@ from rmda_jax.transforms._common import (
     check_updates,
     evaluate,
 )
-from rmda_jax.transforms._leaves import map_leaves_in_turn
+from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
 
 
 class ProxSGDAdaptiveState(NamedTuple):
@@ -112,20 +112,18 @@ def proxsgd_adaptive(
         lam, step_, rho, beta, delta = (evaluate(n, state.count) for n in numbers)
         correction = 1 - beta ** (state.count + 1).astype(beta.dtype)
 
-        def step(zero: jax.Array, bound: Bound, w, g, mu, nu):
+        def step(zero: jax.Array, w, g, mu, nu) -> Step:
             wide = mu.dtype
             w_wide, g, rho_ = w.astype(wide), g.astype(wide), rho.astype(wide)
             mu = (1 - rho_) * mu + rho_ * g
             nu = beta.astype(wide) * nu + (1 - beta).astype(wide) * jnp.square(g)
             metric = jnp.sqrt((nu + zero) / correction.astype(wide))
             metric += delta.astype(wide)
-            new, n_steps = w_wide - mu / metric, None
-            if bound.regularizer is not None:
-                new, n_steps = bound.regularizer.counted_metric_prox(
-                    new, lam * bound.multiplier, metric, start=w_wide
-                )
+            center = lambda w, mu, metric: w - mu / metric
+            options = {"start": w_wide}
+            new = yield Prox(center, (w_wide, mu, metric), lam, metric, options)
             change = (step_.astype(wide) * (new - w_wide)).astype(w.dtype)
-            return n_steps, change, mu, nu
+            return change, mu, nu
 
         bounds = bind(regularizer, params)
         delta_w, mu, nu = map_leaves_in_turn(

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamState
 from rmda_jax.transforms._common import check_updates
-from rmda_jax.transforms._leaves import map_leaves_in_turn
+from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
 
 
 def proxssi(
@@ -88,20 +88,16 @@ def proxssi(
         if bias_correction:
             corrected = eta * jnp.sqrt(1 - now.b2**t) / (1 - now.b1**t)
 
-        def step(zero: jax.Array, bound: Bound, w, g, mu, nu):
+        def step(zero: jax.Array, w, g, mu, nu) -> Step:
             wide = mu.dtype
             w_wide = w.astype(wide)
             mu, nu = now.moments(g.astype(wide), mu, nu)
             metric = jnp.sqrt(nu + zero) + now.eps.astype(wide)
             new = w_wide - corrected.astype(wide) * mu / metric
             new = (1 - eta * now.weight_decay).astype(wide) * new
-            n_steps = None
-            if bound.regularizer is not None:
-                step_size = eta * now.strength * bound.multiplier
-                new, n_steps = bound.regularizer.counted_metric_prox(
-                    new, step_size, metric, start=w_wide
-                )
-            return n_steps, (new - w_wide).astype(w.dtype), mu, nu
+            step_size, options = eta * now.strength, {"start": w_wide}
+            new = yield Prox(lambda x: x, (new,), step_size, metric, options)
+            return (new - w_wide).astype(w.dtype), mu, nu
 
         bounds = bind(regularizer, params)
         delta, mu, nu = map_leaves_in_turn(

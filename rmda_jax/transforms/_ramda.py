@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     ProxArguments,
     accumulators,
@@ -27,7 +27,7 @@ from rmda_jax.transforms._common import (
     is_step,
 )
 from rmda_jax.transforms._cube_root import cube_root
-from rmda_jax.transforms._leaves import map_leaves_in_turn
+from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
 
 
 class RAMDAState(NamedTuple):
@@ -227,29 +227,27 @@ def _leaf_step(
     c: jax.Array,
     inner: dict[str, Any],
     zero: jax.Array,
-    bound: Bound,
     w: jax.Array,
     g: jax.Array,
     v: jax.Array,
     u: jax.Array,
     anchor: jax.Array,
-) -> tuple[jax.Array | None, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return the steps of the prox; the update, new sums and anchor of one leaf."""
+) -> Step:
+    """Return the update, new sums and anchor of one leaf."""
     wide = v.dtype
     g, w_wide, weight = g.astype(wide), w.astype(wide), now.weight.astype(wide)
     v = jnp.where(now.first, 0, v) + weight * g
     u = jnp.where(now.first, 0, u) + weight * jnp.square(g)
     anchor = jnp.where(now.first, w_wide, anchor)
-    metric, n_steps = _metric(u, now.eps + zero), None
-    structured = anchor - v / metric
-    if bound.regularizer is not None:
-        step_size = now.alpha * now.lam * bound.multiplier
-        structured, n_steps = bound.regularizer.counted_metric_prox(
-            structured, step_size, metric, start=w_wide, **inner
-        )
+    metric = _metric(u, now.eps + zero)
+    center = lambda anchor, v, metric: anchor - v / metric
+    options = {"start": w_wide, **inner}
+    structured = yield Prox(
+        center, (anchor, v, metric), now.alpha * now.lam, metric, options
+    )
     # With c = 1 this lands on the structured iterate's zeros exactly: w + (0 - w).
     delta = (c.astype(wide) * (structured - w_wide)).astype(w.dtype)
-    return n_steps, delta, v, u, anchor
+    return delta, v, u, anchor
 
 
 def _metric(u: jax.Array, eps: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     ProxArguments,
     accumulators,
@@ -34,7 +34,7 @@ from rmda_jax.transforms._common import (
     evaluate,
     is_step,
 )
-from rmda_jax.transforms._leaves import map_leaves
+from rmda_jax.transforms._leaves import Prox, Step, map_leaves
 
 
 class RMDAState(NamedTuple):
@@ -216,21 +216,16 @@ def _advance(
 def _leaf_step(
     now: _Scalars,
     c: jax.Array,
-    bound: Bound,
     w: jax.Array,
     g: jax.Array,
     m: jax.Array,
     anchor: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> Step:
     """Return the update, the new gradient sum and the anchor of one leaf."""
     wide = m.dtype
     w_wide = w.astype(wide)
     m = now.decay.astype(wide) * m + now.eta.astype(wide) * g.astype(wide)
     anchor = jnp.where(now.first, w_wide, anchor)
-    if bound.regularizer is None:
-        structured = anchor - m
-    else:
-        step_size = now.tau * now.lam * bound.multiplier
-        structured = bound.regularizer.prox_at(jnp.subtract, (anchor, m), step_size)
+    structured = yield Prox(jnp.subtract, (anchor, m), now.tau * now.lam)
     # With c = 1 this lands on the structured iterate's zeros exactly: w + (0 - w).
     return (c.astype(wide) * (structured - w_wide)).astype(w.dtype), m, anchor

@@ -1,7 +1,7 @@
 """The structured iterate, from the optimizer state alone, however it is wrapped."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import optax
 from jax.core import Tracer
 
 from rmda_jax._types import Params
-from rmda_jax.specs._rules import Bound, Spec, bind
+from rmda_jax.specs._bound import Bound
+from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import StructuredState, is_box, unboxed
 
 
@@ -48,8 +49,11 @@ def structured_params(
       >>> rj.structured_params(state, rj.l1()) == 0
       Array([False,  True], dtype=bool)
     """
-    leaves, treedef = iterate_leaves(opt_state, regularizer)
-    structured = treedef.unflatten([leaf.structured() for leaf in leaves])
+    parts, treedef = iterate_parts(opt_state, regularizer)
+    leaves = [None] * treedef.num_leaves
+    for part in parts:
+        part.bound.put(leaves, part.structured())
+    structured = treedef.unflatten(leaves)
     return structured if params is None else _fill(structured, params)
 
 
@@ -64,21 +68,81 @@ def structured_support(opt_state: Any, regularizer: Spec) -> Any:
 
     Returns:
       Pytree of boolean arrays, one flag per unit (`Regularizer.support`); None where no
-      regularizer acts.
+      regularizer acts, and at all leaves of a tie but the first.
 
     Raises:
       TypeError, ValueError: as in `structured_params`.
     """
-    leaves, treedef = iterate_leaves(opt_state, regularizer)
-    return treedef.unflatten([leaf.support() for leaf in leaves])
+    parts, treedef = iterate_parts(opt_state, regularizer)
+    flags: list[Any] = [None] * treedef.num_leaves
+    for part in parts:
+        flags[min(part.bound.leaves)] = part.support()
+    return treedef.unflatten(flags)
 
 
-_UNBOUND = Bound("", None, 1.0)
+class IteratePart(NamedTuple):
+    """A part of the structured iterate, as the arguments of its prox.
+
+    It is one leaf, or the tuple of leaves of a tie; so are centre, metric and gradient.
+    """
+
+    bound: Bound
+    center: Any
+    step_size: jax.Array
+    metric: Any  # None: the plain prox
+    strength: jax.Array
+    mean_gradient: Any
+
+    def structured(self) -> Any:
+        """Return the structured iterate."""
+        acting = self.bound.regularizer
+        if acting is None:
+            return self.center
+        if self.metric is None:
+            return acting.prox(self.center, self.step_size)
+        return acting.metric_prox(self.center, self.step_size, self.metric)
+
+    def support(self) -> jax.Array | None:
+        """Return which of its units are active; None if it is not regularized."""
+        acting = self.bound.regularizer
+        if acting is None:
+            return None
+        if self.metric is None:
+            return acting.prox_support(self.center, self.step_size)
+        return acting.support(self.structured())
+
+
+def iterate_parts(opt_state: Any, regularizer: Spec) -> tuple[list[IteratePart], Any]:
+    """Return the parts of the structured iterate, in order, and its treedef.
+
+    The states of a partition are merged: each leaf comes from the one that holds it.
+    """
+    trees = [_leaves_of(state) for state in find_states(opt_state)]
+    merged = jax.tree.map(_pick, *trees, is_leaf=_is_masked)
+    leaves, treedef = jax.tree.flatten(merged)
+    centers = [leaf.center for leaf in leaves]
+    bounds = bind(regularizer, treedef.unflatten(centers))
+    parts = []
+    for i, bound in enumerate(bounds):
+        if i != min(bound.leaves):
+            continue
+        leaf, metrics = leaves[i], [leaf.metric for leaf in leaves]
+        parts.append(
+            IteratePart(
+                bound,
+                bound.of(centers),
+                leaf.step_size * bound.multiplier,
+                None if leaf.metric is None else bound.of(metrics),
+                leaf.strength * bound.multiplier,
+                bound.of([leaf.mean_gradient for leaf in leaves]),
+            )
+        )
+    return parts, treedef
 
 
 @dataclasses.dataclass
-class IterateLeaf:
-    """One leaf of the structured iterate, as the arguments of its prox.
+class _Leaf:
+    """What a state says of one leaf.
 
     No pytree: a tree of these has one of them at every leaf.
     """
@@ -88,51 +152,15 @@ class IterateLeaf:
     metric: jax.Array | None
     strength: jax.Array
     mean_gradient: jax.Array
-    bound: Bound = _UNBOUND
-
-    def structured(self) -> jax.Array:
-        """Return the leaf of the structured iterate."""
-        regularizer, step_size = self.bound.regularizer, self._step_size()
-        if regularizer is None:
-            return self.center
-        if self.metric is None:
-            return regularizer.prox(self.center, step_size)
-        return regularizer.metric_prox(self.center, step_size, self.metric)
-
-    def support(self) -> jax.Array | None:
-        """Return which of its units are active; None if it is not regularized."""
-        regularizer = self.bound.regularizer
-        if regularizer is None:
-            return None
-        if self.metric is None:
-            return regularizer.prox_support(self.center, self._step_size())
-        return regularizer.support(self.structured())
-
-    def _step_size(self) -> jax.Array:
-        return self.step_size * self.bound.multiplier
-
-
-def iterate_leaves(opt_state: Any, regularizer: Spec) -> tuple[list[IterateLeaf], Any]:
-    """Return the leaves of the structured iterate, in order, and their treedef.
-
-    The states of a partition are merged: each leaf comes from the one that holds it.
-    """
-    trees = [_leaves_of(state) for state in find_states(opt_state)]
-    merged = jax.tree.map(_pick, *trees, is_leaf=_is_masked)
-    leaves, treedef = jax.tree.flatten(merged)
-    bounds = bind(regularizer, jax.tree.map(lambda leaf: leaf.center, merged))
-    for leaf, bound in zip(leaves, bounds, strict=True):
-        leaf.bound = bound
-    return leaves, treedef
 
 
 def _leaves_of(state: Any) -> Any:
     center, step_size, metric = state.prox_arguments()
     metrics = () if metric is None else (metric,)
 
-    def leaf(center: jax.Array, gradient: jax.Array, *metric: jax.Array) -> IterateLeaf:
+    def leaf(center: jax.Array, gradient: jax.Array, *metric: jax.Array) -> _Leaf:
         d = metric[0] if metric else None
-        return IterateLeaf(center, step_size, d, state.strength, gradient)
+        return _Leaf(center, step_size, d, state.strength, gradient)
 
     return jax.tree.map(leaf, center, state.mean_gradient(), *metrics)
 

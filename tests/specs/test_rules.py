@@ -22,7 +22,8 @@ PARAMS = {
 
 def bound(spec, params=PARAMS):
     """Name -> (regularizer, multiplier) of the regularized leaves."""
-    return {b.name: b[1:] for b in spec.bind(params) if b.regularizer is not None}
+    found = [b for b in spec.bind(params) if b.regularizer is not None]
+    return {b.name: (b.regularizer, b.multiplier) for b in found}
 
 
 def test_patterns_cross_slashes_and_need_no_parent():
