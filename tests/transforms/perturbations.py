@@ -66,7 +66,7 @@ PERTURBATIONS = [
     _secular("too few Newton steps", "_NEWTON_STEPS = 12", "_NEWTON_STEPS = 2"),
     _secular("stops at the first step", "(left > eps)", "(left > 1)"),
     _secular("bracket forgotten", "jnp.clip(r * (1 + s), low, high)", "r * (1 + s)"),
-    _secular("slope without the level", "pull -= dk", "pull -= 0 * dk"),
+    _secular("slope without the level", "- dk / safe *", "- 0 *"),
     _metric("level without the penalty's slope", "level * slope.slope\n", "level\n"),
     _secular(
         "threshold of z, not of d z", "(jnp.sqrt(b2) <= k)", "(jnp.sqrt(z2) <= k)"
@@ -139,7 +139,7 @@ PERTURBATIONS = [
     _proxsgd(
         "first average undamped", "(1 - rho_) * mu + rho_ * g", "(1 - rho_) * mu + g"
     ),
-    _proxsgd("threshold without the learning rate", "eta * lam * bound", "lam * bound"),
+    _proxsgd("threshold without the learning rate", "eta_), eta * lam", "eta_), lam"),
     _adaptive(
         "metric uncorrected", "(nu + zero) / correction.astype(wide)", "nu + zero"
     ),
@@ -173,8 +173,8 @@ PERTURBATIONS = [
     _proxgen("amsgrad forgets", "jnp.maximum(nu_max, nu)", "nu"),
     _proxgen(
         "threshold without the learning rate",
-        "eta * now.strength * bound",
-        "now.strength * bound",
+        "(new,), eta * now.strength",
+        "(new,), now.strength",
     ),
     _adam(
         "second moment of the first's weight",
@@ -195,8 +195,8 @@ PERTURBATIONS = [
     ),
     _proxssi(
         "corrected rate in the threshold",
-        "eta * now.strength * bound",
-        "corrected * now.strength * bound",
+        "options = eta * now.strength",
+        "options = corrected * now.strength",
     ),
     # --- RigL: e_jaxpruner_f32, e_jaxpruner_f64 ---
     _masks(
