@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,3 +21,10 @@ def test_float64_lasts_as_long_as_its_block():
 
 def test_x64_fixture_reaches_the_test(x64):
     assert jnp.asarray(np.ones(2, np.float64)).dtype == jnp.float64
+
+
+def test_compiled_programs_are_shared_with_other_workers():
+    folder = jax.config.jax_compilation_cache_dir
+    assert folder == os.environ["JAX_COMPILATION_CACHE_DIR"]
+    _ = jax.jit(jnp.sin).lower(jnp.ones(17)).compile()
+    assert any(Path(folder).glob("*-cache"))

@@ -1,5 +1,7 @@
 """Every prox against certified high-precision minimisers (tests/fixtures)."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,13 @@ from tests.oracles import ORACLES
 CASES = list(truth_cases())
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def prox(regularizer, v, step_size, metric):
+    if metric is None:
+        return regularizer.prox(v, step_size)
+    return regularizer.metric_prox(v, step_size, metric)
+
+
 def objective(case: TruthCase, x: np.ndarray) -> float:
     metric = 1.0 if case.metric is None else case.metric
     value = ORACLES[case.factory].value(x, **case.arguments)
@@ -20,11 +29,7 @@ def objective(case: TruthCase, x: np.ndarray) -> float:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.file}-{c.id}")
 def test_prox_agrees_with_certified_minimiser(case, x64):
     regularizer = getattr(regularizers, case.factory)(**case.arguments)
-    if case.metric is None:
-        x = jax.jit(regularizer.prox)(case.v, case.step_size)
-    else:
-        x = jax.jit(regularizer.metric_prox)(case.v, case.step_size, case.metric)
-    x = np.asarray(x)
+    x = np.asarray(prox(regularizer, case.v, case.step_size, case.metric))
     assert x.dtype == np.float64
     if case.convex:
         np.testing.assert_allclose(x, case.expected, rtol=0, atol=1e-12)

@@ -90,19 +90,26 @@ class Row:
 
     def make(self, **changes: Any) -> optax.GradientTransformation:
         """Build the transformation, with some arguments changed."""
-        return self.factory(**{**self.arguments, **changes}) if changes else self._made
+        return self._build({**self.arguments, **changes})
 
     def make_constant(self, **changes: Any) -> optax.GradientTransformation:
         """Build it with `constants`."""
-        return self.factory(**self.constants(**changes))
+        return self._build(self.constants(**changes))
 
-    @functools.cached_property
-    def _made(self) -> optax.GradientTransformation:
-        # One object, so that `run` compiles its step once.
-        return self.factory(**self.arguments)
+    def _build(self, arguments: Mapping[str, Any]) -> optax.GradientTransformation:
+        # One object for the same arguments, so that `run` compiles its step once.
+        try:
+            return _built(self.factory, **arguments)
+        except TypeError:  # an array cannot be hashed
+            return self.factory(**arguments)
 
     def __str__(self) -> str:
         return self.name
+
+
+@functools.lru_cache(maxsize=None, typed=True)  # True is no 1.0 where it is refused
+def _built(factory: Callable[..., Any], **arguments: Any) -> Any:
+    return factory(**arguments)
 
 
 def _chosen(fields: tuple[str, ...]) -> list[Row]:

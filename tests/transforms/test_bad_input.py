@@ -1,5 +1,6 @@
 """What is refused, and in which words."""
 
+import functools
 import re
 
 import jax
@@ -286,14 +287,18 @@ def test_state_without_a_structured_iterate(read):
             read(state, rj.l1())
 
 
+@functools.cache
+def halfway(row):
+    """MultiSteps has made one of its two steps: the inner optimizer has made none."""
+    return run(optax.MultiSteps(row.make(), 2), start(), gradients(1))[1]
+
+
 @pytest.mark.parametrize("read", READERS)
 @factories("structured")
 def test_structured_iterate_before_the_first_update(row, read):
     message = "no structured iterate before the first update: the state's count is 0"
     fresh = row.make().init(start())
-    # MultiSteps has made one of its two steps: the inner optimizer has made none.
-    _, halfway = run(optax.MultiSteps(row.make(), 2), start(), gradients(1))
-    for state in (fresh, (optax.EmptyState(), fresh), halfway):
+    for state in (fresh, (optax.EmptyState(), fresh), halfway(row)):
         with pytest.raises(ValueError, match=message):
             read(state, row.regularizer)
 

@@ -65,10 +65,17 @@ def transformation(trajectory: Trajectory):
     )
 
 
+@functools.cache
+def replayed(name: str):
+    """State and params of our optimizer on a peer's gradients; call it in float64."""
+    trajectory = load(name)
+    return replay(transformation(trajectory), trajectory)
+
+
 @pytest.mark.parametrize("name", [name for name in RAMDA if name not in STOPPED])
 def test_peer_trajectory_is_reproduced(name, x64):
     trajectory = load(name)
-    _, history = replay(transformation(trajectory), trajectory)
+    _, history = replayed(name)
     if "nuclear" not in name:
         assert_same(history, trajectory, TOLERANCE)
         return
@@ -87,7 +94,7 @@ def test_released_stopping_rule_is_the_only_difference(name, x64):
     recorded = trajectories.manifest()[name]["max_abs_diff_to"]
     ((exact, gap),) = recorded.items()
     assert exact.endswith("_exact")
-    _, history = replay(transformation(trajectory), trajectory)
+    _, history = replayed(name)
     assert gap > 1e-3
     np.testing.assert_allclose(deviation(history, trajectory), gap, rtol=1e-12)
 
@@ -102,7 +109,7 @@ def test_released_nuclear_solver_is_stopped_early(x64):
 
 def test_ramda_state_holds_the_authors_sums(x64):
     trajectory = load("ramda/R_RAMDA_glasso_lin_dim1_sched_exact")
-    state, _ = replay(transformation(trajectory), trajectory)
+    state, _ = replayed(trajectory.name)
     for folder, ours in (
         ("initial_point", state.anchor),
         ("grad_sum", state.grad_sum),
@@ -120,7 +127,7 @@ def test_ramda_state_holds_the_authors_sums(x64):
 def test_structured_params_solve_the_last_subproblem(name, x64):
     """With averaging 1 the params are the structured iterate; else they approach it."""
     trajectory = load(name)
-    state, history = replay(transformation(trajectory), trajectory)
+    state, history = replayed(name)
     structured = rj.structured_params(state, rules(trajectory))
     before, after = (jax.tree.map(lambda h, i=i: h[i], history) for i in (-2, -1))
     c = trajectory.averages[-1, 0]

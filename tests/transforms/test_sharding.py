@@ -15,6 +15,7 @@ from tests.transforms._table import (
     STEPS,
     assert_close,
     factories,
+    first,
     gradients,
     run,
     start,
@@ -76,10 +77,8 @@ def unsharded(row):
     return gathered(run(row.make(), start(), gradients()))
 
 
-@kinds
-@pytest.mark.parametrize("layout", LAYOUTS)
-@factories()
-def test_sharded_params_give_the_unsharded_result(row, layout, kind):
+def compare_run(row, layout, kind):
+    """Hold a run on sharded params against that on one device."""
     shape, spec = LAYOUTS[layout]
     tx = row.make()
     step = jax.jit(step_of(tx))
@@ -99,6 +98,19 @@ def test_sharded_params_give_the_unsharded_result(row, layout, kind):
         params, state = gathered((params, state))
     assert_close((params, state), unsharded(row), row.ulps(STEPS))
     assert_same_zeros(params, unsharded(row)[0])
+
+
+@kinds
+@factories()
+def test_params_sharded_along_both_axes_give_the_unsharded_result(row, kind):
+    compare_run(row, "both", kind)
+
+
+@kinds
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "both"])
+@first("structured")
+def test_params_sharded_along_one_axis_give_the_unsharded_result(row, layout, kind):
+    compare_run(row, layout, kind)
 
 
 # Explicit axis types refuse these on a matrix sharded along both axes, and why.
