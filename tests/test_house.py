@@ -53,7 +53,10 @@ PUBLIC = {
         total_variation
         uniform_levels
     """,
-    "rmda_jax.shrink": "Couplings Member Units trace",
+    "rmda_jax.shrink": """
+        Change Couplings Cut Difference Layer Member Plan Report Units apply
+        factors load plan report save slice_module spec trace verify
+    """,
     "rmda_jax.metrics": """
         group_sparsity nondegeneracy_margin rank sparsity stable_since
         stationarity support_distance support_stable_since

@@ -7,7 +7,7 @@ its results have; any other freezes all that it touches, under its own name.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,25 @@ class Value:
     leaf: str | None = None
 
 
+Path: TypeAlias = tuple[int, ...]
+"""Identities of an equation and of those that call it: jaxprs are shared by calls."""
+
+
+class Seen(NamedTuple):
+    """An equation, and the axes of what it takes and gives."""
+
+    eqn: Any
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+
+
 @dataclasses.dataclass
 class Flow:
     """Follows the axes through a jaxpr, and records what leaves do to spaces."""
 
     roles: list[tuple[str, Space, str]] = dataclasses.field(default_factory=list)
+    seen: dict[Path, Seen] = dataclasses.field(default_factory=dict)
+    path: Path = ()
 
     def record(self, value: Value, axes: Sequence[int], role: str) -> None:
         """Record what a leaf does to the spaces along some axes."""
@@ -56,7 +70,11 @@ class Flow:
 
         for eqn in jaxpr.eqns:
             rule = RULES.get(eqn.primitive.name, unknown)
-            results = rule(self, eqn, *map(read, eqn.invars))
+            caller, self.path = self.path, (*self.path, id(eqn))
+            operands = tuple(map(read, eqn.invars))
+            results = tuple(rule(self, eqn, *operands))
+            self.seen[self.path] = Seen(eqn, operands, results)
+            self.path = caller
             values.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 

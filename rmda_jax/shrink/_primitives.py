@@ -12,6 +12,7 @@ from rmda_jax.shrink._spaces import (
     freeze,
     fresh,
     join,
+    pinned,
     reshaped,
     uniform,
 )
@@ -22,7 +23,7 @@ from rmda_jax.shrink._spaces import (
     "acos atan sinh cosh asinh acosh atanh logistic sqrt rsqrt cbrt erf erfc erf_inv "
     "lgamma digamma integer_pow square is_finite not convert_element_type "
     "reduce_precision copy copy_p stop_gradient real imag conj population_count clz "
-    "optimization_barrier sharding_constraint pvary".split()
+    "optimization_barrier sharding_constraint pvary name device_put".split()
 )
 def unary(flow: Flow, eqn: Any, *operands: Value) -> list[Value]:
     """Pass the axes on; a leaf stays one."""
@@ -62,7 +63,8 @@ def dot_general(flow: Flow, eqn: Any, a: Value, b: Value) -> list[Value]:
     for i, j in zip(*batch, strict=True):
         out.append(join(a.axes[i], b.axes[j]))
     for i, j in zip(*contracted, strict=True):
-        _ = join(a.axes[i], b.axes[j])
+        # No leaf weighs the terms of a sum with a constant, as a mean is.
+        _ = join(*(pinned(x, "dot_general") for x in (a.axes[i], b.axes[j])))
     for x, inner, outer in zip((a, b), contracted, batch, strict=True):
         free = [i for i in range(len(x.axes)) if i not in (*inner, *outer)]
         flow.record(x, inner, "consumes")
@@ -74,7 +76,7 @@ def dot_general(flow: Flow, eqn: Any, a: Value, b: Value) -> list[Value]:
 @rule("conv_general_dilated")
 def convolution(flow: Flow, eqn: Any, x: Value, kernel: Value) -> list[Value]:
     """Contract input channels and put out filters; windows cannot be cut."""
-    numbers = eqn.params["dimension_numbers"]
+    name, numbers = eqn.primitive.name, eqn.params["dimension_numbers"]
     groups = eqn.params["feature_group_count"]
     if eqn.params["batch_group_count"] != 1:
         return unknown(flow, eqn, x, kernel)
@@ -85,8 +87,9 @@ def convolution(flow: Flow, eqn: Any, x: Value, kernel: Value) -> list[Value]:
     for i in space:
         freeze(x.axes[i], "the space of a convolution")
     n_in, n_out = _length(kernel.axes[inputs]), _length(kernel.axes[filters])
+    summed = pinned(kernel.axes[inputs], name)
     if groups == 1:
-        _ = join(x.axes[channel], kernel.axes[inputs])
+        _ = join(pinned(x.axes[channel], name), summed)
         flow.record(kernel, [inputs], "consumes")
         produced = kernel.axes[filters]
     else:
@@ -94,7 +97,7 @@ def convolution(flow: Flow, eqn: Any, x: Value, kernel: Value) -> list[Value]:
         group = ((Space(groups), groups),)
         within = fresh(n_out // groups)
         produced = join(kernel.axes[filters], group + within)
-        _ = join(x.axes[channel], group + kernel.axes[inputs])
+        _ = join(x.axes[channel], group + summed)
         if n_in > 1:
             flow.record(kernel, [inputs], "consumes")
     flow.record(kernel, [filters], "produces")
@@ -199,6 +202,26 @@ def concatenate(flow: Flow, eqn: Any, *operands: Value) -> list[Value]:
     return [Value(tuple(axes))]
 
 
+@rule("stack")
+def stack(flow: Flow, eqn: Any, *operands: Value) -> list[Value]:
+    """Unify all axes, and number the operands along a new one."""
+    del flow
+    axes = list(operands[0].axes)
+    for operand in operands[1:]:
+        axes = [join(a, b) for a, b in zip(axes, operand.axes, strict=True)]
+    axes.insert(eqn.params["axis"], fresh(len(operands), "stack"))
+    return [Value(tuple(axes))]
+
+
+@rule("unstack")
+def unstack(flow: Flow, eqn: Any, x: Value) -> list[Value]:
+    """Take one axis apart, index by index."""
+    del flow
+    axes = list(x.axes)
+    freeze(axes.pop(eqn.params["axis"]), "unstack")
+    return [Value(tuple(axes), x.leaf) for _ in eqn.outvars]
+
+
 @rule("slice")
 def slice_(flow: Flow, eqn: Any, x: Value) -> list[Value]:
     """Cut the spaces at the ends of the slice."""
@@ -220,7 +243,7 @@ def split(flow: Flow, eqn: Any, x: Value) -> list[Value]:
     """Cut the space of one axis at the ends of the pieces."""
     del flow
     place, values, start = eqn.params["axis"], [], 0
-    for size in eqn.params["sizes"]:
+    for size in map(int, eqn.params["sizes"]):
         axes = list(x.axes)
         axes[place] = cut(axes[place], start, start + size)
         values.append(Value(tuple(axes), x.leaf))
@@ -245,18 +268,21 @@ def dynamic_slice(flow: Flow, eqn: Any, x: Value, *starts: Value) -> list[Value]
 def gather(flow: Flow, eqn: Any, x: Value, indices: Value) -> list[Value]:
     """Pass on the axes that are taken whole, as those of an embedding's features."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    if numbers.operand_batching_dims:
-        return unknown(flow, eqn, x, indices)
+    batching = numbers.operand_batching_dims
+    batch = list(indices.axes[:-1])
+    for i, j in zip(batching, numbers.start_indices_batching_dims, strict=True):
+        batch[j] = join(batch[j], x.axes[i])
     kept = []
     for i, (axis, size) in enumerate(zip(x.axes, sizes, strict=True)):
+        if i in batching:
+            continue
         whole = size == _length(axis)
-        if not whole or i in numbers.start_index_map:
+        if not whole:
             freeze(axis, "gather")
         if i not in numbers.collapsed_slice_dims:
             kept.append((i, axis if whole else fresh(size, "gather")))
     flow.record(x, [i for i, _ in kept], "produces")
     shape = eqn.outvars[0].aval.shape
-    batch = list(indices.axes[:-1])
     axes: list[Axis] = []
     for i in range(len(shape)):
         if i in numbers.offset_dims:
@@ -264,6 +290,14 @@ def gather(flow: Flow, eqn: Any, x: Value, indices: Value) -> list[Value]:
         else:
             axes.append(batch.pop(0))
     return [Value(tuple(axes))]
+
+
+@rule("tile")
+def tile(flow: Flow, eqn: Any, x: Value) -> list[Value]:
+    """Repeat axes, each as a whole."""
+    del flow
+    rows = zip(x.axes, eqn.params["reps"], strict=True)
+    return [Value(tuple(uniform(n) + axis if n > 1 else axis for axis, n in rows))]
 
 
 @rule("iota")

@@ -93,6 +93,11 @@ def freeze(axis: Axis, reason: str) -> None:
             space.freeze(reason)
 
 
+def pinned(axis: Axis, reason: str) -> Axis:
+    """Return an axis that cannot be cut where it is the same everywhere."""
+    return tuple((space or Space(n, reasons={reason}), n) for space, n in axis)
+
+
 def join(a: Axis, b: Axis) -> Axis:
     """Unify two axes of one length, and return what both are then."""
     joined, left, right = [], list(reversed(a)), list(reversed(b))
@@ -142,7 +147,8 @@ def reshaped(axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
 
 def concatenated(axes: Sequence[Axis]) -> Axis:
     """Return an axis that is several ones, one after another."""
-    parts = tuple(_as_space(axis) for axis in axes)
+    # A part that no leaf indexes, as zeros are, has a length that is not for us to cut.
+    parts = tuple(_as_space(pinned(axis, "concatenate")) for axis in axes)
     size = sum(part.size for part in parts)
     return ((Space(size, "sum", parts), size),)
 
@@ -160,13 +166,15 @@ def cut(axis: Axis, start: int, stop: int) -> Axis:
     whole = Space(size, "sum", parts)
     _ = join(axis, ((whole, size),))
     chosen = parts[1 if start else 0]
+    if chosen.size == 1:
+        # An index: it counts what stands before it.
+        for part in parts[: 2 if start else 1]:
+            part.freeze("an index")
     return ((chosen, chosen.size),)
 
 
 def _as_space(axis: Axis) -> Space:
-    if len(axis) == 1 and axis[0][0] is not None:
-        return axis[0][0]
-    parts = tuple(space or Space(size) for space, size in axis)
+    parts = tuple(space for space, _ in axis if space is not None)
     if len(parts) == 1:
         return parts[0]
     return Space(math.prod(part.size for part in parts), "product", parts)

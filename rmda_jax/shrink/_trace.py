@@ -3,7 +3,7 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -63,6 +63,20 @@ class Couplings:
             if any((m.leaf, m.axis) == (leaf, axis) for m in units.members)
         )
 
+    def keep(self, *units: Units, reason: str = "kept") -> "Couplings":
+        """Return the couplings with some sets frozen, so that `plan` leaves them.
+
+        ``couplings.keep(*couplings.find("query/kernel", 2))`` keeps a head dimension.
+        """
+        return Couplings(
+            tuple(
+                dataclasses.replace(u, frozen=u.frozen | {reason})
+                if any(u is kept for kept in units)
+                else u
+                for u in self.units
+            )
+        )
+
     def __str__(self) -> str:
         return "\n".join(map(str, self.units))
 
@@ -107,6 +121,22 @@ def trace(
           in, axis 1: produces
           out, axis 0: consumes
     """
+    return Couplings(tuple(traced(fn, params, *inputs, **options).units.values()))
+
+
+class Traced(NamedTuple):
+    """A trace: the jaxpr, its leaves, and the units that stand for spaces."""
+
+    closed: Any
+    names: list[str]
+    flow: Flow
+    units: dict[Space, Units]  # the largest first
+
+
+def traced(
+    fn: Callable[..., Any], params: Params, *inputs: Any, **options: Any
+) -> Traced:
+    """Follow the axes of a function of params; the arguments are those of `trace`."""
     closed = jax.make_jaxpr(lambda p, *x: fn(p, *x, **options))(params, *inputs)
     names = leaf_names(params)
     specs = [x.aval for x in closed.jaxpr.invars]
@@ -119,10 +149,10 @@ def trace(
     for value in flow.closed(closed, values):
         for axis in value.axes:
             freeze(axis, "an output")
-    return Couplings(_collect(values[: len(names)], flow))
+    return Traced(closed, names, flow, _collect(values[: len(names)], flow))
 
 
-def _collect(leaves: list[Value], flow: Flow) -> tuple[Units, ...]:
+def _collect(leaves: list[Value], flow: Flow) -> dict[Space, Units]:
     roles = defaultdict(set)
     for leaf, space, role in flow.roles:
         for atom, _ in space.atoms():
@@ -136,8 +166,8 @@ def _collect(leaves: list[Value], flow: Flow) -> tuple[Units, ...]:
                 for atom, positions in space.atoms():
                     places = found.setdefault(atom, {})
                     places.setdefault((value.leaf or "", i), []).append(positions)
-    units = [
-        Units(
+    units = {
+        atom: Units(
             atom.size,
             tuple(
                 Member(
@@ -151,5 +181,5 @@ def _collect(leaves: list[Value], flow: Flow) -> tuple[Units, ...]:
             frozenset(atom.reasons),
         )
         for atom, places in found.items()
-    ]
-    return tuple(sorted(units, key=lambda u: -u.size))
+    }
+    return dict(sorted(units.items(), key=lambda item: -item[1].size))

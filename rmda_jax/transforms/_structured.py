@@ -38,7 +38,8 @@ def structured_params(
 
     Raises:
       TypeError: no state of a structured transformation in ``opt_state``.
-      ValueError: no update was made yet, or two states hold the same leaf.
+      ValueError: no update was made yet, two states hold the same leaf, or something
+        that changes updates stands after the transformation in an `optax.chain`.
 
     Examples:
       >>> tx = optax.chain(optax.clip(1.0), rj.rmda(0.1, rj.l1(), 0.5, averaging=0.1))
@@ -165,8 +166,13 @@ def _leaves_of(state: Any) -> Any:
     return jax.tree.map(leaf, center, state.mean_gradient(), *metrics)
 
 
+# They change nothing, or (masked) perhaps other leaves.
+_MAY_FOLLOW = optax.MonitorState, optax.SnapshotState, optax.MaskedState
+
+
 def find_states(opt_state: Any) -> list[Any]:
     """Return every structured state inside an optimizer state, or raise a TypeError."""
+    _ = _check_last(opt_state)
     nodes: list[Any] = jax.tree.leaves(
         opt_state, is_leaf=lambda node: isinstance(node, StructuredState)
     )
@@ -187,6 +193,31 @@ def find_states(opt_state: Any) -> list[Any]:
                 "state's count is 0. Use the params."
             )
     return states
+
+
+def _check_last(node: Any) -> bool:
+    """Return whether a structured state is inside; raise if a chain goes on after it.
+
+    The state of a chain is a plain tuple. That of `optax.named_chain` is a dict, which
+    JAX sorts: its order cannot be told.
+    """
+    if isinstance(node, StructuredState):
+        return True
+    children = jax.tree.leaves(node, is_leaf=lambda child: child is not node)
+    held = [child is not node and _check_last(child) for child in children]
+    if type(node) is tuple and any(held):
+        after = [
+            type(state).__name__
+            for state in node[held.index(True) + 1 :]
+            if isinstance(state, tuple) and not isinstance(state, _MAY_FOLLOW)
+        ]
+        if after:
+            raise ValueError(
+                "nothing that changes updates may stand after a structured "
+                f"transformation in an `optax.chain`, got {', '.join(after)}: the "
+                "params would miss its zeros. Put it before, or leave it out."
+            )
+    return any(held)
 
 
 def _with_plain_scalars(state: Any) -> Any:

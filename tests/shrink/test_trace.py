@@ -113,6 +113,30 @@ def checkpointed(p, x):
     return jax.checkpoint(mlp)(p, x)
 
 
+def looked_up(p, tokens):
+    h = jax.vmap(lambda i: p["table"][i])(tokens)
+    return jnp.take_along_axis(h, tokens[:, :1, None] % 3, axis=1) @ p["head"]
+
+
+def unrolled(p, x):
+    h, states = 1.0, []
+    for step in jnp.unstack(x, axis=1):
+        h = jnp.tanh(step @ p["in"] * h)
+        states.append(h)
+    return jnp.stack(states, axis=1) @ p["head"]
+
+
+def indexed(p, x):
+    h = x @ p["embed"]
+    for w in p["layers"]:
+        h = h + jnp.tanh(h @ w)
+    return h @ p["head"]
+
+
+def tiled(p, x):
+    return jnp.tile(jnp.tanh(x @ p["a"]), (1, 2)) @ p["c"]
+
+
 X, IMAGE = jnp.ones((3, 4)), jnp.ones((2, 4, 4, 3))
 SEQUENCE, TOKENS = jnp.ones((2, 5, 4)), jnp.arange(6).reshape(2, 3)
 
@@ -176,6 +200,10 @@ MODELS = [
         X,
         [6, 5],
     ),
+    (looked_up, {"table": (9, 5), "head": (5, 2)}, TOKENS, [5]),
+    (unrolled, {"in": (4, 6), "head": (6, 2)}, SEQUENCE, [6]),
+    (indexed, {"embed": (4, 6), "layers": (3, 6, 6), "head": (6, 2)}, X, [6]),
+    (tiled, {"a": (4, 5), "c": (10, 2)}, X, [5]),
     (checkpointed, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
 ]
 IDS = [model.__name__ for model, *_ in MODELS]
@@ -242,6 +270,8 @@ def test_no_member_can_be_left_out(model, shapes, x, sizes):
         (lambda h: h * np.linspace(0, 1, 7, dtype=np.float32), "a constant array"),
         (lambda h: h[..., ::-1], "rev"),
         (lambda h: jnp.fft.fft(h).real, "fft"),
+        (lambda h: h - h @ jnp.full((h.shape[-1], 1), 1 / 7), "dot_general"),
+        (lambda h: h * h[..., -1:], "an index"),
         (lambda h: h.reshape(-1, 3, 7).sum(1)[..., ::2], "a slice with strides"),
     ],
 )
@@ -254,6 +284,14 @@ def test_what_mixes_units_or_is_not_understood_freezes_them(fn, reason):
     units = shrink.trace(model, params, X).find("a", 1)
     assert units
     assert all(any(reason in why for why in u.frozen) for u in units)
+
+
+def test_what_reads_a_constant_cannot_be_cut():
+    padded = lambda p, x: jnp.concatenate([x @ p["a"], jnp.ones((3, 2))], 1) @ p["c"]
+    couplings = shrink.trace(padded, normal({"a": (4, 7), "c": (9, 2)}), X)
+    hidden, constant = couplings.find("c", 0)
+    assert (hidden.size, hidden.frozen) == (7, set())
+    assert (constant.size, constant.frozen) == (2, {"concatenate"})
 
 
 def test_inputs_and_outputs_are_frozen():

@@ -1,0 +1,261 @@
+"""Decide which hidden units can go with the function unchanged."""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax.shrink import _known_rules
+from rmda_jax.shrink._known import Evaluation, constant, numbered, unknown
+from rmda_jax.shrink._numbers import counting
+from rmda_jax.shrink._removal import Marks, Product, Removal, Terms
+from rmda_jax.shrink._spaces import Space
+from rmda_jax.shrink._trace import Couplings, Traced, Units, traced
+
+_RULES = _known_rules  # importing them registers them
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A set of units, and which of them go."""
+
+    units: Units
+    removed: np.ndarray  # bool, one per unit
+    stays: tuple[str, ...]  # why the others do not
+
+    @property
+    def left(self) -> int:
+        """How many units stay."""
+        return int(self.units.size - self.removed.sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What can go: made by `plan`, carried out by `apply` and `slice_module`."""
+
+    cuts: tuple[Cut, ...]
+    folds: dict[str, np.ndarray]  # per leaf, of its old shape: added before slicing
+    shapes: dict[str, Shape]  # of all leaves, before
+
+    @functools.cached_property
+    def kept(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """For every leaf, the positions along each axis that stay."""
+        masks = {
+            name: [np.ones(n, bool) for n in shape]
+            for name, shape in self.shapes.items()
+        }
+        for cut in self.cuts:
+            for member in cut.units.members:
+                masks[member.leaf][member.axis][member.positions[cut.removed]] = False
+        return {
+            name: tuple(np.flatnonzero(mask) for mask in of_leaf)
+            for name, of_leaf in masks.items()
+        }
+
+    @functools.cached_property
+    def widths(self) -> dict[str, Shape]:
+        """The shape of every leaf afterwards, which tells layers their sizes."""
+        return {
+            name: tuple(len(axis) for axis in kept) for name, kept in self.kept.items()
+        }
+
+    def __str__(self) -> str:
+        rows = [("units", "before", "after", "the others stay because")]
+        for cut in self.cuts:
+            names = [f"{m.leaf}[{m.axis}]" for m in cut.units.members]
+            name = " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+            why = "; ".join(cut.stays)
+            rows.append((name, str(cut.units.size), str(cut.left), why))
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [
+            f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  "
+            f"{row[3]}".rstrip()
+            for row in rows
+        ]
+        if self.folds:
+            lines.append(f"constants go into {', '.join(sorted(self.folds))}")
+        return "\n".join(lines)
+
+
+def plan(
+    fn: Callable[..., Any],
+    params: Params,
+    *inputs: Any,
+    couplings: Couplings | None = None,
+    **options: Any,
+) -> Plan:
+    r"""Decide which hidden units can go with the function unchanged.
+
+    A unit can go if no sum over units needs it: its terms are zero whatever the input
+    (all that reads it is zero, or what it puts out is), or they are constant and a bias
+    takes their sum (a batch normalization's mean counts as one). The jaxpr is followed
+    with the params' values and unknown inputs, so zeros are seen through biases,
+    activations and normalizations with stored statistics. What goes takes entries of
+    other leaves along, which may free further units, until nothing changes.
+
+    One unit of every set stays, for a layer of no units fails in many a framework. The
+    function is taken to be finite: 0 times infinity counts as 0. Units whose number
+    the function computes with stay: :math:`1/\sqrt d` of attention.
+
+    Args:
+      fn: Pure function, called as ``fn(params, *inputs)``; also batch statistics must
+        come in its params, not by closure.
+      params: Pytree of arrays: their values decide.
+      *inputs: Pytrees of arrays or `jax.ShapeDtypeStruct`; only shapes count.
+      couplings: What `trace` returned, with the sets of units that may be cut: sets
+        that are not among them, or that it calls frozen, stay as they are.
+      **options: Given to ``fn`` as they are.
+
+    Returns:
+      The plan; its ``str`` is a table.
+
+    Raises:
+      TypeError: a leaf of ``params`` is no array.
+
+    Examples:
+      >>> from rmda_jax import shrink
+      >>> def mlp(params, x):
+      ...     h = jax.nn.relu(x @ params["in"] + params["bias"])
+      ...     return h @ params["out"]
+      >>> shapes = {"in": (4, 8), "bias": (8,), "out": (8, 3)}
+      >>> params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+      >>> params["out"] = params["out"].at[2:].set(0)
+      >>> plan = shrink.plan(mlp, params, jnp.ones((2, 4)))
+      >>> print(plan)
+      units                    before  after  the others stay because
+      bias[0] in[1] out[0]          8      2  2 read by out
+      in[0]                         4      4  an input
+      out[1]                        3      3  an output
+      >>> plan.widths["in"]
+      (4, 2)
+    """
+    for leaf in jax.tree.leaves(params):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            raise TypeError(
+                f"`params` must hold arrays with values, got {type(leaf).__name__}. "
+                "`plan` looks for zeros; the couplings of shapes alone are `trace`'s."
+            )
+    found = traced(fn, params, *inputs, **options)
+    leaves = jax.tree.leaves(params)
+    shapes = dict(zip(found.names, (spec_of(x)[0] for x in leaves), strict=True))
+    known = _evaluated(found, leaves)
+    products = {
+        path: Product(seen, known.sites[path].operands if path in known.sites else None)
+        for path, seen in found.flow.seen.items()
+        if seen.eqn.primitive.name in ("dot_general", "conv_general_dilated")
+    }
+    candidates, held = _candidates(found, leaves, couplings), {}
+    removal = Removal(products, known, candidates)
+
+    def retrace(atoms: list[Space]) -> Any:
+        cuts = [Cut(found.units[a], removal.gone[a], ()) for a in atoms]
+        widths = Plan(tuple(cuts), {}, shapes).widths
+        small = jax.tree.unflatten(
+            jax.tree.structure(params),
+            [
+                jax.ShapeDtypeStruct(widths[name], spec_of(x)[1])
+                for name, x in zip(found.names, leaves, strict=True)
+            ],
+        )
+        return jax.make_jaxpr(lambda p, *x: fn(p, *x, **options))(small, *inputs)
+
+    cut = [atom for atom, gone in removal.gone.items() if gone.any()]
+    for atom in counting(found.closed, retrace, found.flow, cut):
+        held[atom] = candidates.pop(atom)
+    if held:
+        removal = Removal(products, known, candidates)
+    return Plan(_cuts(found, removal, held), _folds(removal, shapes), shapes)
+
+
+def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
+    """Return what the biases take, each of the shape of its leaf."""
+    found = removal.folds(removal.gone)
+    if isinstance(found, Product):
+        raise RuntimeError(f"units behind {found.label} were removed, and are needed.")
+    folds = {}
+    for name, fold in found.items():
+        folds[name] = np.zeros(shapes[name], fold.dtype)
+        folds[name].ravel()[: fold.size] = fold
+    return folds
+
+
+def _cuts(found: Traced, removal: Removal, held: Marks) -> tuple[Cut, ...]:
+    """Return what becomes of every set of units."""
+    terms, cuts = removal.terms(), []
+    for atom, units in found.units.items():
+        if atom in held:
+            stays = ("the function computes with their number",)
+        else:
+            stays = _stays(units, removal, atom, terms.get(atom))
+        gone = removal.gone.get(atom, np.zeros(units.size, bool))
+        cuts.append(Cut(units, gone, stays))
+    return tuple(cuts)
+
+
+def _evaluated(found: Traced, leaves: list[Any]) -> Evaluation:
+    """Follow the jaxpr with the values of the leaves, and unknown inputs."""
+    known, jaxpr = Evaluation(), found.closed.jaxpr
+    shifting = {leaf for leaf, _, role in found.flow.roles if role == "shifts"}
+    args = []
+    for name, leaf in zip(found.names, leaves, strict=True):
+        x = constant(leaf)
+        args.append(numbered(x, name) if name in shifting else x)
+    for var in jaxpr.invars[len(leaves) :]:
+        args.append(unknown(var.aval.shape, var.aval.dtype))
+    for out in known.closed(found.closed, args):
+        if out.origin is not None:
+            known.reads[out.origin.of] += 1
+    return known
+
+
+def _candidates(found: Traced, leaves: list[Any], couplings: Couplings | None) -> Marks:
+    """Return the units that may go: finite ones of free sets."""
+    key = lambda units: tuple(
+        (m.leaf, m.axis, m.positions.tobytes()) for m in units.members
+    )
+    chosen = None if couplings is None else {key(u): u.frozen for u in couplings.units}
+    if chosen is not None:
+        lost = frozenset({"not among the couplings"})
+        for atom, units in found.units.items():
+            frozen = units.frozen | chosen.get(key(units), lost)
+            found.units[atom] = dataclasses.replace(units, frozen=frozen)
+    values = dict(zip(found.names, leaves, strict=True))
+    candidates = {}
+    for atom, units in found.units.items():
+        if units.frozen:
+            continue
+        candidates[atom] = np.ones(units.size, bool)
+        for m in units.members:
+            x = constant(values[m.leaf])
+            if x.varies.any():  # not finite
+                bad = np.moveaxis(x.varies, m.axis, 0)[m.positions]
+                candidates[atom] &= ~bad.any(tuple(range(1, bad.ndim)))
+    return candidates
+
+
+def _stays(
+    units: Units, removal: Removal, atom: Any, terms: list[Terms] | None
+) -> tuple[str, ...]:
+    """Return why the units that stay do."""
+    if units.frozen:
+        return tuple(sorted(units.frozen))
+    if not terms:
+        return ("nothing reads them",)
+    reasons: Counter[str] = Counter()
+    for i in np.flatnonzero(~removal.gone[atom]):
+        readers = [t.product.label for t in terms if not t.constant[i]]
+        takers = [t.product.label for t in terms if not t.zero[i]]
+        if not removal.candidates[atom][i]:
+            reasons["not finite"] += 1
+        elif readers:
+            reasons[f"read by {readers[0]}"] += 1
+        elif takers:
+            reasons[f"constant, but no bias takes it behind {takers[0]}"] += 1
+        else:
+            reasons["stays as the last"] += 1
+    return tuple(f"{n} {why}" for why, n in reasons.items())

@@ -1,0 +1,207 @@
+"""What became smaller, and how much faster it is here."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax.shrink._plan import Plan
+from rmda_jax.shrink._verify import Difference, verify
+from rmda_jax.specs._names import leaf_names
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A number before and after."""
+
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        """After over before."""
+        return self.after / self.before if self.before else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """The leaves that share a parent: ``conv1/kernel`` and ``conv1/bias``."""
+
+    name: str
+    before: Shape  # of its largest leaf
+    after: Shape
+    parameters: Change
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Sizes and speeds before and after; made by `report`, a table as ``str``."""
+
+    layers: tuple[Layer, ...]
+    parameters: Change
+    disk_bytes: Change  # of the arrays in a file
+    flops: Change  # by the compiler's count; NaN where it counts none
+    seconds: Change  # medians of a call on this machine
+    difference: Difference
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [
+            ("layer", "before", "after", "parameters", "ratio")
+        ]
+        for layer in self.layers:
+            shapes = ["x".join(map(str, s)) or "1" for s in (layer.before, layer.after)]
+            rows.append(
+                (layer.name or "-", *shapes, *_cells(layer.parameters, "{:,.0f}"))
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        for name, change, form in (
+            ("parameters", self.parameters, "{:,.0f}"),
+            ("bytes on disk", self.disk_bytes, "{:,.0f}"),
+            ("FLOPs", self.flops, "{:,.0f}"),
+            ("seconds here", self.seconds, "{:.2e}"),
+        ):
+            lines.append(f"{name}: {', '.join(_cells(change, form))}")
+        return "\n".join([*lines, str(self.difference)])
+
+
+def report(
+    fn: Callable[..., Any],
+    params: Params,
+    small_params: Params,
+    *inputs: Any,
+    plan: Plan | None = None,
+    small_fn: Callable[..., Any] | None = None,
+    repeats: int = 20,
+    **options: Any,
+) -> Report:
+    """Measure a function before and after: sizes, FLOPs, latency, difference.
+
+    Args:
+      fn: Function of the params and the inputs.
+      params: The params before.
+      small_params: Those after, of `apply`.
+      *inputs: What to run on. FLOPs and latency are those of this batch.
+      plan: What `plan` returned: then layers of which nothing goes are left out.
+      small_fn: Function of the small params, if it is another one; see `verify`.
+      repeats: How often each is timed, by turns so that both meet the same load; the
+        medians are kept.
+      **options: Given to both functions as they are.
+
+    Returns:
+      The report; its ``str`` is a table.
+
+    Raises:
+      ValueError: ``repeats`` is not positive, the trees have different leaves, or the
+        outputs different shapes.
+
+    Examples:
+      >>> from rmda_jax import shrink
+      >>> mlp = lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.ones((4, 3)), "out": jnp.array([[1.0], [0.0], [2.0]])}
+      >>> x = jnp.ones((2, 4))
+      >>> small = shrink.apply(shrink.plan(mlp, params, x), params)
+      >>> print(shrink.report(mlp, params, small, x, repeats=3))
+      layer  before  after  parameters    ratio
+      ...
+      parameters: 15 -> 10, 0.67
+      bytes on disk: 60 -> 40, 0.67
+      ...
+    """
+    if repeats < 1:
+        raise ValueError(f"`repeats` must be positive, got {repeats}.")
+    names, small_names = leaf_names(params), leaf_names(small_params)
+    if names != small_names:
+        differing = sorted(set(names) ^ set(small_names))
+        raise ValueError(
+            "both trees must have the same leaves, got in only one of them "
+            f"{', '.join(differing)}. Pass what `apply` returned for these params."
+        )
+    runs = [
+        jax.jit(lambda p, *x, run=run: run(p, *x, **options))
+        .lower(p, *inputs)
+        .compile()
+        for run, p in ((fn, params), (small_fn or fn, small_params))
+    ]
+    trees = params, small_params
+    seconds = _interleaved(
+        [
+            lambda run=run, p=p: run(p, *inputs)
+            for run, p in zip(runs, trees, strict=True)
+        ],
+        repeats,
+    )
+    return Report(
+        layers=_layers(names, *trees, plan),
+        parameters=Change(*(sum(map(_size, jax.tree.leaves(t))) for t in trees)),
+        disk_bytes=Change(*(sum(map(_n_bytes, jax.tree.leaves(t))) for t in trees)),
+        flops=Change(*map(_flops, runs)),
+        seconds=Change(*seconds),
+        difference=verify(
+            fn, params, small_params, *inputs, small_fn=small_fn, **options
+        ),
+    )
+
+
+def _layers(
+    names: list[str], params: Params, small: Params, plan: Plan | None
+) -> tuple[Layer, ...]:
+    shapes = [[spec_of(x)[0] for x in jax.tree.leaves(t)] for t in (params, small)]
+    layers: dict[str, list[tuple[Shape, Shape]]] = {}
+    for name, *pair in zip(names, *shapes, strict=True):
+        layers.setdefault(name.rpartition("/")[0], []).append(tuple(pair))
+    found = []
+    for name, pairs in layers.items():
+        if plan is not None and all(old == new for old, new in pairs):
+            continue
+        old, new = max(pairs, key=lambda pair: math.prod(pair[0]))
+        numbers = (sum(math.prod(pair[i]) for pair in pairs) for i in (0, 1))
+        found.append(Layer(name, old, new, Change(*numbers)))
+    return tuple(found)
+
+
+def _interleaved(calls: list[Callable[[], Any]], repeats: int) -> list[float]:
+    """Return the median time of every call, made by turns."""
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        _ = jax.block_until_ready(call())
+    for _ in range(repeats):
+        for call, found in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            _ = jax.block_until_ready(call())
+            found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in times]
+
+
+def _flops(compiled: Any) -> float:
+    analysis = compiled.cost_analysis()
+    # A list of one before JAX 0.5, and nothing on some platforms.
+    if isinstance(analysis, list):
+        analysis = analysis[0] if analysis else None
+    return float((analysis or {}).get("flops", math.nan))
+
+
+def _size(x: Any) -> int:
+    return math.prod(spec_of(x)[0])
+
+
+def _n_bytes(x: Any) -> int:
+    return _size(x) * spec_of(x)[1].itemsize
+
+
+def _cells(change: Change, form: str) -> tuple[str, str]:
+    return (
+        f"{form.format(change.before)} -> {form.format(change.after)}",
+        f"{change.ratio:.2f}",
+    )

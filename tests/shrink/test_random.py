@@ -1,0 +1,275 @@
+"""Random small networks with random zeros: what shrinks computes the same.
+
+The generator keeps book of the units that it makes, of what reads and what writes them.
+By that book alone two lines say which units can go (`can_go`); the plan must find them
+all. SHRINK_EXAMPLES=1000 in the environment tries that many networks.
+"""
+
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import Phase, given, settings, strategies as st
+from jax import lax
+
+from rmda_jax import shrink
+from tests._x64 import float64
+
+N_EXAMPLES = int(os.environ.get("SHRINK_EXAMPLES", "12"))
+INPUTS = {"vector": (3, 2), "sequence": (2, 4, 2), "image": (2, 4, 4, 2)}
+ANYWHERE = ("dense", "residual", "gated", "concatenated", "batch_norm", "layer_norm")
+ONLY_IN = {"vector": (), "sequence": ("attention",), "image": ("depthwise", "grouped")}
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "sigmoid": jax.nn.sigmoid,  # the one that makes something of nothing
+}
+
+
+def conv(x, kernel):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
+    )
+
+
+def dense(p, x):
+    y = conv(x, p["kernel"]) if p["kernel"].ndim == 4 else x @ p["kernel"]
+    return y + p["bias"] if "bias" in p else y
+
+
+def attention(p, x):
+    q, k, v = (jnp.einsum("btd,dhe->bthe", x, p[name]) for name in "qkv")
+    weights = jax.nn.softmax(jnp.einsum("bthe,bshe->bhts", q, k) / 2)
+    return jnp.einsum("bhts,bshe,hed->btd", weights, v, p["out"])
+
+
+def normalized(p, x, mean, variance):
+    return (x - mean) * lax.rsqrt(variance + 1e-3) * p["scale"] + p["shift"]
+
+
+def pooled(x):
+    x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return x.reshape(len(x), -1)
+
+
+def run(layers, params, x):
+    """Compute a network; all sizes are those of its params."""
+    for name, (kind, activation) in enumerate(layers):
+        p, act = params[str(name)], ACTIVATIONS[activation]
+        match kind:
+            case "dense" | "depthwise" | "grouped":
+                x = act(dense(p, x))
+            case "residual":
+                x = x + dense(p["down"], act(dense(p["up"], x)))
+            case "gated":
+                x = dense(p["down"], act(dense(p["gate"], x)) * dense(p["up"], x))
+            case "concatenated":
+                x = jnp.concatenate([x, act(dense(p, x))], axis=-1)
+            case "batch_norm":
+                x = act(normalized(p, x, p["mean"], jnp.square(p["deviation"])))
+            case "layer_norm":
+                mean, variance = (f(x, -1, keepdims=True) for f in (jnp.mean, jnp.var))
+                x = normalized(p, x, mean, variance)
+            case "attention":
+                x = x + attention(p, x)
+            case "head":
+                x = dense(p, pooled(x) if x.ndim == 4 else x)
+    return x
+
+
+@dataclasses.dataclass(eq=False)
+class Hidden:
+    """A set of units; places are (leaf, axis, positions of shape (units, k))."""
+
+    size: int
+    writes: list = dataclasses.field(default_factory=list)
+    reads: list = dataclasses.field(default_factory=list)
+    keeps_zero: bool = True
+    is_known: bool = True  # to be cut one by one, as the book has them
+
+
+class Book:
+    """Builds a network, layer by layer, and keeps book of its units."""
+
+    def __init__(self, family):
+        self.family = family
+        self.layers, self.shapes, self.sets = [], {}, []
+        self.here = [Hidden(INPUTS[family][-1], is_known=False)]
+
+    def __repr__(self):
+        return f"{self.family}: {self.layers} {self.shapes}"
+
+    @property
+    def width(self):
+        return sum(hidden.size for hidden in self.here)
+
+    def new(self, size):
+        self.sets.append(Hidden(size))
+        return [self.sets[-1]]
+
+    def note(self, what, leaf, axis, units, blocks=1):
+        """Note that a leaf has an axis of these units, in some blocks."""
+        starts = np.cumsum([0, *(hidden.size for hidden in units)])
+        for hidden, start in zip(units, starts, strict=False):
+            positions = start + np.arange(hidden.size)[:, None]
+            positions = positions + starts[-1] * np.arange(blocks)
+            getattr(hidden, what).append((leaf, axis, positions))
+
+    def vectors(self, name, leaves, writing):
+        for leaf in leaves.split():
+            self.shapes[f"{name}/{leaf}"] = (self.width,)
+            if leaf in writing:
+                self.note("writes", f"{name}/{leaf}", 0, self.here)
+
+    def dense(self, name, bias, out, window=()):
+        n_out = sum(hidden.size for hidden in out)
+        self.shapes[f"{name}/kernel"] = (*window, self.width, n_out)
+        self.note("reads", f"{name}/kernel", len(window), self.here)
+        self.note("writes", f"{name}/kernel", len(window) + 1, out)
+        if bias:
+            self.shapes[f"{name}/bias"] = (n_out,)
+            self.note("writes", f"{name}/bias", 0, out)
+
+    def activate(self, units, activation):
+        for hidden in units:
+            hidden.keeps_zero &= activation != "sigmoid"
+
+    def add(self, kind, width, activation, bias):
+        name, before = str(len(self.layers)), self.here
+        window = (3, 3) if self.family == "image" else ()
+        if kind == "grouped" and (self.width % 2 or width % 2):
+            kind = "dense"
+        self.layers.append((kind, activation))
+        match kind:
+            case "dense" | "concatenated":
+                out = self.new(width)
+                self.dense(name, bias, out, window)
+                self.activate(out, activation)
+                self.here = out if kind == "dense" else before + out
+            case "residual" | "gated":
+                inner = self.new(width)
+                self.dense(f"{name}/up", bias, inner, window)
+                if kind == "gated":
+                    self.dense(f"{name}/gate", bias, inner, window)
+                else:
+                    self.activate(inner, activation)
+                self.here = inner
+                out = self.new(width) if kind == "gated" else before
+                self.dense(f"{name}/down", bias, out, window)
+                self.here = out
+            case "batch_norm":
+                self.vectors(name, "mean deviation scale shift", ("mean", "shift"))
+                self.activate(self.here, activation)
+            case "layer_norm":
+                self.vectors(name, "scale shift", ())
+                for hidden in self.here:
+                    hidden.is_known = False
+            case "attention":
+                self.attention(name, width)
+            case "depthwise":
+                self.shapes[f"{name}/kernel"] = (3, 3, 1, self.width)
+                self.vectors(name, "bias" if bias else "", ("bias",))
+                self.activate(self.here, activation)
+            case "grouped":
+                self.shapes[f"{name}/kernel"] = (3, 3, self.width // 2, width)
+                self.here = before + self.new(width)
+                for hidden in self.here:
+                    hidden.is_known = False
+                self.here = self.here[-1:]
+
+    def attention(self, name, width):
+        heads, products, values = self.new(2), self.new(width), self.new(width)
+        for leaf, size in (("q", products), ("k", products), ("v", values)):
+            self.shapes[f"{name}/{leaf}"] = (self.width, 2, width)
+            self.note("reads", f"{name}/{leaf}", 0, self.here)
+            self.note("writes", f"{name}/{leaf}", 2, size)
+        self.shapes[f"{name}/out"] = (2, width, self.width)
+        self.note("writes", f"{name}/v", 1, heads)
+        self.note("reads", f"{name}/out", 0, heads)
+        self.note("reads", f"{name}/out", 1, values)
+        self.note("writes", f"{name}/out", 2, self.here)
+
+    def head(self):
+        name, blocks = str(len(self.layers)), 4 if self.family == "image" else 1
+        self.layers.append(("head", "relu"))
+        self.shapes[f"{name}/kernel"] = (blocks * self.width, 2)
+        self.shapes[f"{name}/bias"] = (2,)
+        self.note("reads", f"{name}/kernel", 0, self.here, blocks)
+
+    def params(self, rng):
+        """Draw params, zero for some units where they are read, or written, or both."""
+        flat = {name: rng.normal(size=shape) for name, shape in self.shapes.items()}
+        for hidden in self.sets:
+            for places in (hidden.reads, hidden.writes, hidden.reads[:1]):
+                zeros = rng.random(hidden.size) < 0.3
+                for leaf, axis, positions in places:
+                    np.moveaxis(flat[leaf], axis, 0)[positions[zeros]] = 0
+        return flat
+
+
+def can_go(hidden, flat):
+    """Say by the book which units can go, whatever plan says."""
+    zero = lambda places: np.all(
+        [
+            (np.moveaxis(flat[leaf], axis, 0)[positions] == 0)
+            .reshape(hidden.size, -1)
+            .all(1)
+            for leaf, axis, positions in places
+        ],
+        axis=0,
+    )
+    nothing = hidden.keeps_zero & zero(hidden.writes)
+    return nothing | zero(hidden.reads) if hidden.reads else nothing
+
+
+def nested(flat):
+    tree = {}
+    for name, x in flat.items():
+        *folders, leaf = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = x
+    return tree
+
+
+@st.composite
+def books(draw):
+    family = draw(st.sampled_from(sorted(INPUTS)))
+    kinds = st.sampled_from(ANYWHERE + ONLY_IN[family])
+    book = Book(family)
+    layers = draw(st.lists(st.tuples(kinds, st.integers(2, 4)), max_size=4))
+    for kind, width in [("dense", 4), *layers]:
+        activation = draw(st.sampled_from(sorted(ACTIVATIONS)))
+        book.add(kind, width, activation, bias=draw(st.booleans()))
+    book.head()
+    return book
+
+
+# Networks are small as they come, and to look for a smaller one takes minutes.
+@settings(max_examples=N_EXAMPLES, phases=[Phase.explicit, Phase.generate])
+@given(book=books(), seed=st.integers(0, 2**16))
+def test_what_shrinks_computes_the_same_and_all_that_can_go_goes(book, seed):
+    rng = np.random.default_rng(seed)
+    flat = book.params(rng)
+    with float64():
+        fn = lambda params, x: run(book.layers, params, x)
+        params = jax.tree.map(jnp.asarray, nested(flat))
+        x = jnp.asarray(rng.normal(size=INPUTS[book.family]))
+        plan = shrink.plan(fn, params, x)
+        small = shrink.apply(plan, params)
+        found = shrink.verify(fn, params, small, x)
+    assert found.max_abs <= 1e-9 * found.scale
+    for hidden in book.sets:
+        if hidden.is_known:
+            leaf, axis, positions = hidden.writes[0]
+            gone = ~np.isin(positions, plan.kept[leaf][axis]).all(axis=1)
+            # One unit of every set stays.
+            assert gone.sum() >= min(can_go(hidden, flat).sum(), hidden.size - 1), leaf
