@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check docs clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -28,8 +28,11 @@ check: $(STAMP) ## check formatting, lint and types
 	$(BIN)/ruff check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
+docs: $(STAMP) ## build the pages in out/docs, and run the notebooks among them
+	$(BIN)/python -m sphinx -b html --fail-on-warning --keep-going docs out/docs $(ARGS)
+
 clean: ## remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist out/docs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is the last thing made. Without it a set-up was never finished, and starts

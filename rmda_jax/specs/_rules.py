@@ -161,7 +161,7 @@ class RegularizerMap:
           params: Pytree of arrays, tracers or `jax.ShapeDtypeStruct`.
 
         Returns:
-          One entry per leaf, in flattening order; `acting` has each tie but once.
+          One entry per leaf, in flattening order; ``acting`` has each tie but once.
 
         Raises:
           TypeError: a regularized leaf is not real floating.

@@ -22,6 +22,11 @@ from rmda_jax.regularizers._checks import check_metric, check_step_size
 from rmda_jax.regularizers._metric import group_lasso_metric_prox
 from rmda_jax.regularizers._on_groups import group_lasso
 
+if hasattr(jax.sharding, "reshard"):
+    reshard = jax.sharding.reshard
+else:  # JAX 0.6
+    from jax.experimental.shard import reshard  # pyright: ignore[reportMissingImports]
+
 Arrays = tuple[jax.Array, ...]
 
 
@@ -208,12 +213,9 @@ class Tie:
             rest = tuple(i for i in range(x.ndim) if i != front)
             along = _replicated(reduce(x, axis=rest))
             if ids is not None:
-                index = np.where(np.asarray(ids) < 0, n, ids)  # dropped
-                zeros = jnp.zeros(n, along.dtype)
-                put = (
-                    zeros.at[index].max if along.dtype == bool else zeros.at[index].add
-                )
-                along = put(along, mode="drop")
+                table = _positions(ids, n)
+                found = along.at[table].get(mode="fill", fill_value=0)
+                along = reduce(found, axis=1)
             parts.append(along)
         total = parts[0]
         for part in parts[1:]:
@@ -294,11 +296,23 @@ def tied_group_lasso(
     return Tie(axes, ids, weighted)
 
 
+def _positions(ids: tuple[int, ...], n_groups: int) -> np.ndarray:
+    """Return the positions of each group, a row of them, padded with one too far."""
+    order = np.argsort(ids, kind="stable")
+    order = order[np.asarray(ids)[order] >= 0]
+    group = np.asarray(ids)[order]
+    counts = np.bincount(group, minlength=n_groups)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((n_groups, counts.max(initial=0)), len(ids))
+    table[group, place] = order
+    return table
+
+
 def _replicated(along: jax.Array) -> jax.Array:
     """Return a small vector on every device, where shardings are part of the types."""
     mesh = jax.sharding.get_abstract_mesh()
     if jax.sharding.AxisType.Explicit in mesh.axis_types:
-        return jax.sharding.reshard(along, jax.sharding.PartitionSpec())
+        return reshard(along, jax.sharding.PartitionSpec())
     return along
 
 

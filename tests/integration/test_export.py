@@ -145,6 +145,11 @@ FUNCTIONS = {
     ),
     "metrics.support_stable_since": (rj.metrics.support_stable_since, recorded),
     "masked_params": (rj.masked_params, rigl_state, start),
+    "tied_group_lasso": (
+        lambda a, b: rj.tied_group_lasso((0, 1)).prox((a, b), 0.5),
+        lambda: jnp.ones((4, 3)),
+        lambda: jnp.ones((2, 4)),
+    ),
     "stages": (RECIPE["learning_rate"], lambda: jnp.int32(3)),
     "stages, averaging": (RECIPE["averaging"], lambda: jnp.int32(3)),
     "stages, square root": (SQRT["averaging"], lambda: jnp.int32(3)),
