@@ -36,6 +36,20 @@ def print_table(summaries: dict[str, Summary], console: Console) -> None:
     console.print(table)
 
 
+def print_shrunk(shrunk: dict[str, Any], console: Console) -> None:
+    """Print what `demo.shrink` returned, in one line."""
+    n, small_n = shrunk["parameters"]
+    size, small_size = shrunk["bytes"]
+    seconds, small_seconds = shrunk["seconds"]
+    accuracy, small_accuracy = shrunk["test_accuracy"]
+    console.print(
+        f"RMDA, zeros removed: {n:,} -> {small_n:,} parameters, "
+        f"{size:,} -> {small_size:,} bytes, {small_seconds / seconds:.2f} times the "
+        f"latency, test accuracy {accuracy:.2%} -> {small_accuracy:.2%}",
+        soft_wrap=True,
+    )
+
+
 def save_figure(summaries: dict[str, Summary], path: Path) -> None:
     """Plot the runs against the epochs, and the channels that each layer keeps."""
     figure = Figure(figsize=(14, 4), layout="constrained")

@@ -2,8 +2,8 @@
 
 A LeNet-style network learns scikit-learn's handwritten digits. RMDA with the group
 lasso on input channels finds, while it trains, which channels and neurons are not
-needed, and sets all their outgoing weights to exactly zero. All runs share the initial
-params, the order of the data and the number of epochs.
+needed, and sets all their outgoing weights to exactly zero; then they are removed. All
+runs share the initial params, the order of the data and the number of epochs.
 
     python examples/demo.py                           # digits, all methods
     python examples/demo.py --methods RMDA ProxSGD RigL
@@ -45,7 +45,7 @@ from _methods import (
     make_optimizer,
     structured,
 )
-from _report import Summary, print_table, save_figure
+from _report import Summary, print_shrunk, print_table, save_figure
 
 WEIGHTINGS = ("unweighted", "size", "kernel")  # ways to count a share of groups
 SELECTION_SEEDS = (100, 101, 102)  # not those of reported figures
@@ -215,6 +215,8 @@ def compare(data: Dataset, config: Config) -> dict[str, Summary]:
                 )
                 progress.update(bar, advance=1, figures=figures)
             summaries[method] = summarize(epochs, data.test)
+            if method == "RMDA":
+                summaries[method]["shrunk"] = shrink(epochs[-1].model, data.test)
     return summaries
 
 
@@ -238,6 +240,28 @@ def summarize(epochs: list[Epoch], test: Split) -> Summary:
             for layer, active in _kernels(epochs[-1].support).items()
         },
         "curves": {c: [getattr(epoch, c) for epoch in epochs] for c in curves},
+    }
+
+
+def shrink(model: LeNet, test: Split) -> dict[str, Any]:
+    """Remove the units that zeros leave unread; return what it was and what it became.
+
+    Each figure is a pair, before and after; latency is that of all test images.
+    """
+    graphdef, params = nnx.split(model)
+    fn = lambda params, images: nnx.merge(graphdef, params)(images)
+    small = rj.shrink.apply(rj.shrink.plan(fn, params, test.images), params)
+    report = rj.shrink.report(fn, params, small, test.images)
+    changes = {
+        "parameters": report.parameters,
+        "bytes": report.disk_bytes,
+        "seconds": report.seconds,
+    }
+    return {
+        "test_accuracy": [
+            float(accuracy(nnx.merge(graphdef, tree), test)) for tree in (params, small)
+        ],
+        **{name: [change.before, change.after] for name, change in changes.items()},
     }
 
 
@@ -314,6 +338,8 @@ def main(args: Sequence[str] | None = None) -> None:
         config.json.write_text(json.dumps(report, default=str, indent=2))
     seconds = time.perf_counter() - start
     console.print(f"Saved {config.figure} after {seconds:.0f} seconds.")
+    if "RMDA" in summaries:
+        print_shrunk(summaries["RMDA"]["shrunk"], console)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ def spec(
 
     Where two sets of units would share weights (heads and the dimensions inside them,
     producers of one layer and consumers of the next), the set of larger units goes
-    first, and the other stays out. So do units that cannot be cut, and leaves that no
-    unit touches.
+    first, and the other stays out. So do units that cannot be cut, units that lie along
+    two axes of one leaf (the kernel of a recurrent state: its rows and columns cross),
+    and leaves that no unit touches.
 
     Args:
       fn: As in `trace`.
@@ -88,8 +89,9 @@ def spec(
     rules = [_rule(bunch, weighted) for bunch in _bunched(_disjoint(places))]
     if not rules:
         raise ValueError(
-            f"the model has no unit whose {side} could be regularized. What `trace` "
-            f"found:\n{couplings or 'nothing'}"
+            f"the model has no unit whose {side} could be regularized: all are frozen, "
+            "or lie along two axes of one leaf. What `trace` found:\n"
+            f"{couplings or 'nothing'}"
         )
     return RegularizerMap(rules)
 

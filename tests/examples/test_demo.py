@@ -16,6 +16,7 @@ from flax import nnx
 import _methods
 import demo
 import rmda_jax as rj
+from _data import Split
 
 # So strong that groups become zero within one epoch, without any accuracy.
 METHODS = ["dense SGD", "RMDA"]
@@ -79,6 +80,40 @@ def test_demo_measures_rmda_on_the_structured_iterate(run):
     assert rmda["group_sparsity"]["size"] == pytest.approx(
         1 - rmda["weights_left"] / rmda["weights"], abs=1e-6
     )
+
+
+def test_demo_ends_with_what_rmda_is_without_its_zeros(run):
+    rmda = run.report["methods"]["RMDA"]
+    shrunk = rmda["shrunk"]
+    assert "shrunk" not in run.report["methods"]["dense SGD"]
+    (n, small_n), (size, small_size) = shrunk["parameters"], shrunk["bytes"]
+    assert n == rmda["weights"] + 10 + 20 + 100 + 10
+    assert small_n < n
+    assert (size, small_size) == (4 * n, 4 * small_n)
+    assert shrunk["test_accuracy"] == 2 * [rmda["test_accuracy"]]
+    last = run.printed.splitlines()[-1]
+    assert last.startswith(f"RMDA, zeros removed: {n:,} -> {small_n:,} parameters, ")
+    before, after = shrunk["test_accuracy"]
+    assert last.endswith(f"test accuracy {before:.2%} -> {after:.2%}")
+
+
+def test_units_that_nothing_reads_are_removed_from_the_demo():
+    model = demo.LeNet(8, rngs=nnx.Rngs(0))
+    pixels = jnp.arange(80) % 20 < 4  # of four channels: dense1 reads them flattened
+    for layer, zero in (
+        (model.conv2, jnp.arange(10) < 3),
+        (model.dense1, pixels),
+        (model.dense2, jnp.arange(100) < 7),
+    ):
+        layer.kernel[...] = jnp.where(zero[:, None], 0, layer.kernel[...])
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+    shrunk = demo.shrink(model, Split(images, jnp.zeros(4, int)))
+    n, small_n = shrunk["parameters"]
+    assert n == 10_890 + 10 + 20 + 100 + 10
+    widths = (9, 7), (9 * 7, 16), (4 * 16, 93), (93, 10)
+    assert small_n == sum(n_in * n_out + n_out for n_in, n_out in widths)
+    before, after = shrunk["test_accuracy"]
+    assert before == after
 
 
 def test_demo_leaves_the_dense_network_dense(run):

@@ -1,0 +1,127 @@
+"""Shrink models, and print what becomes of them as a table in Markdown."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+
+import rmda_jax as rj
+from examples._data import DataError
+from examples.shrink.cases import CASES, Case, Options, factored
+
+Model = Literal[tuple(CASES)]  # pyright: ignore[reportInvalidTypeForm]
+RESULTS = Path(__file__).with_name("results.jsonl")
+COLUMNS = (
+    "model",
+    "zeros",
+    "test, before and after",
+    "units",
+    "units that cannot go",
+    "parameters",
+    "FLOPs",
+    "latency",
+    "largest difference",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Shrink models, and print what becomes of them as a table in Markdown."""
+
+    models: tuple[Model, ...] = tuple(CASES)
+    """Which to run; of none, the table of earlier runs is printed."""
+    options: Annotated[Options, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=Options
+    )
+    repeats: int = 30
+    """How often each model is timed."""
+    results: Path = RESULTS
+    """Where the rows for machines are; those of models that are not run stay."""
+
+
+def shrunk(case: Case, repeats: int) -> dict[str, Any]:
+    """Make a model smaller; return what it was and what it became."""
+    fn, params, x = case.fn, case.params, case.inputs
+    plan = rj.shrink.plan(fn, params, x)
+    small = factored(params) if case.low_rank else rj.shrink.apply(plan, params)
+    report = rj.shrink.report(fn, params, small, x, repeats=repeats)
+    free = [] if case.low_rank else [c for c in plan.cuts if not c.units.frozen]
+    # Neither inputs nor outputs, but hidden: a residual stream that is normalized.
+    frozen = [c for c in plan.cuts if c.units.frozen and _is_hidden(c.units)]
+    return {
+        "title": case.title,
+        "zeros": case.zeros,
+        "scores": [case.score(fn, p) for p in (params, small)] if case.score else [],
+        "units": [sum(c.units.size for c in free), sum(c.left for c in free)],
+        "parameters": _pair(report.parameters),
+        "flops": _pair(report.flops),
+        "seconds": _pair(report.seconds),
+        "bytes": _pair(report.disk_bytes),
+        "difference": report.difference.max_abs,
+        "scale": report.difference.scale,
+        "frozen": [[c.units.size, *sorted(c.units.frozen)] for c in frozen],
+        "environment": {"jax": jax.__version__, "device": jax.devices()[0].device_kind},
+    }
+
+
+def _is_hidden(units: rj.shrink.Units) -> bool:
+    roles = {role for member in units.members for role in member.roles}
+    return {"produces", "consumes"} <= roles
+
+
+def _pair(change: rj.shrink.Change) -> list[float]:
+    return [change.before, change.after]
+
+
+def row(found: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    ratio = lambda name: f"{found[name][1] / found[name][0]:.2f}"
+    before, after = found["units"]
+    cells = (
+        found["title"],
+        found["zeros"],
+        " = ".join(dict.fromkeys(found["scores"])) or "-",
+        f"{before:,} → {after:,}" if before else "-",
+        "; ".join(f"{n}: {', '.join(why)}" for n, *why in found["frozen"]) or "-",
+        "{:,.0f} → {:,.0f}".format(*found["parameters"]),
+        ratio("flops"),
+        ratio("seconds"),
+        f"{found['difference']:.0e} of {found['scale']:.2g}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Return the table of what `shrunk` returned."""
+    head = (f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}")
+    return "\n".join([*head, *map(row, rows)])
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    config = tyro.cli(Config, args=args)
+    rows = {}
+    if config.results.exists():
+        lines = map(json.loads, config.results.read_text().splitlines())
+        rows = {found["model"]: found for found in lines}
+    for name in config.models:
+        start = time.perf_counter()
+        try:
+            case = CASES[name](config.options)
+        except (DataError, OSError) as error:
+            sys.exit(f"Error: {error}")
+        rows[name] = {"model": name, **shrunk(case, config.repeats)}
+        print(f"{name}: {time.perf_counter() - start:.0f} seconds", file=sys.stderr)
+    rows = [rows[name] for name in CASES if name in rows]
+    _ = config.results.write_text("".join(f"{json.dumps(found)}\n" for found in rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
