@@ -30,6 +30,8 @@ class Run:
     """Take the selected strength also where another one is published."""
     first_seed: int = 0
     """The others follow it."""
+    save: Path | None = None
+    """File for the params that the first seed ends with, for `rmda_jax.shrink`."""
 
     def __call__(self) -> None:
         _ = runs.run(
@@ -39,6 +41,7 @@ class Run:
             strength=self.strength,
             first_seed=self.first_seed,
             selected=self.selected,
+            save=self.save,
         )
 
 

@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import jax
+from flax import nnx
 
+import rmda_jax as rj
 from examples.poster import logs
 from examples.poster.data import load
 from examples.poster.driver import (
@@ -31,11 +33,13 @@ def run(
     strength: float | None = None,
     selected: bool = False,
     first_seed: int = 0,
+    save: Path | None = None,
 ) -> Path:
     """Train by one method with one strength, and return the log.
 
     The strength is the one given, or the published one, or the one selected; with
-    `selected`, the latter goes before what was published.
+    `selected`, the latter goes before what was published. Then `save` gets what the
+    first member ended with, for `rmda_jax.shrink.load`.
     """
     settings = settings_for(task, method, options)
     if strength is not None:
@@ -44,7 +48,10 @@ def run(
         chosen, source = selected_strength(settings, options.logs)
         settings = settings.changed(source, strength=chosen)
     seeds = range(first_seed, first_seed + options.seeds)
-    return _train_all("run", settings, seeds, [settings.strength], options)
+    log = _train_all("run", settings, seeds, [settings.strength], options)
+    if save is not None:
+        _save(settings, seeds, options, save)
+    return log
 
 
 def path(
@@ -95,6 +102,25 @@ def _train_all(
                 checkpoints.save(epoch, trained)
                 saved = time.perf_counter()
     return log
+
+
+def _save(settings: Preset, seeds: Sequence[int], options: Options, file: Path) -> None:
+    """Write structured params and batch statistics that a run ended with."""
+    strengths = [settings.strength]
+    name = _name(_config("run", settings, seeds, strengths, options.dtype))
+    data = load(settings.dataset, options.data_dir)
+    trainer = trainer_for(settings, data, seeds, strengths, options)
+    with closing(Checkpoints(options.out / name)) as checkpoints:
+        if checkpoints.epoch != settings.epochs:
+            raise RunError(
+                f"{options.out / name} has no checkpoint of the last epoch: there is "
+                "nothing to save. Pass --fresh to train anew."
+            )
+        members = checkpoints.restore(trainer.init())
+    state = nnx.merge_state(trainer.program.measure(members)[0], members.batch_stats)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rj.shrink.save(file, jax.tree.map(lambda x: x[0], state))
+    console.print(f"Saved {file}.")
 
 
 def _is_complete(log: Path, config: Json) -> bool:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import rmda_jax as rj
 from examples.poster import driver, logs, runs
 from examples.poster.__main__ import main
 from examples.poster.driver import Options
@@ -154,6 +155,13 @@ def test_a_run_resumes_to_the_same_bits(loop, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
+def flat(params, path=()):
+    if not isinstance(params, dict):
+        return {"/".join(path): params}
+    parts = (flat(child, (*path, name)) for name, child in params.items())
+    return functools.reduce(operator.or_, parts)
+
+
 def test_a_complete_run_is_not_repeated_and_another_not_overwritten(tmp_path):
     options = Options(epochs=4, loop="step", logs=tmp_path, out=tmp_path / "out")
     log = runs.run(TASK, "rmda", options)
@@ -162,8 +170,14 @@ def test_a_complete_run_is_not_repeated_and_another_not_overwritten(tmp_path):
     assert config["strengths"] == [1.5e-4]
     assert config["sources"]["strength"] == "published (RAMDA code)"
     assert config["sources"]["epochs"] == "given"
-    assert runs.run(TASK, "rmda", options) == log
+    saved = tmp_path / "params" / "first.safetensors"
+    assert runs.run(TASK, "rmda", options, save=saved) == log
     assert log.read_bytes() == content
+    params, widths = rj.shrink.load(saved)
+    kernels = [x for name, x in flat(params).items() if name.endswith("kernel")]
+    zero = sum((x == 0).sum() for x in kernels) / sum(x.size for x in kernels)
+    np.testing.assert_allclose(zero, logs.read(log).epochs[-1]["weights"], 0, 1e-5)
+    assert any(name.endswith("mean") for name in widths)  # of a batch normalization
     _ = log.write_bytes(content.replace(b'"batch_size":16', b'"batch_size":17'))
     with pytest.raises(driver.RunError, match=r"has other settings\. Pass --fresh"):
         _ = runs.run(TASK, "rmda", options)
