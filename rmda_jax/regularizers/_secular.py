@@ -125,7 +125,9 @@ def _solve(
         return n + 1, jnp.any(left > eps), new, low, high
 
     unsolved = lambda carry: carry[1] & (carry[0] < _MAX_STEPS)
-    carry = (jnp.zeros((), jnp.int32), jnp.ones((), bool), first, low, high)
+    # Under shard_map all that is carried must vary over the devices, the flag too.
+    begin = jnp.any(vanishes | True)
+    carry = (jnp.zeros((), jnp.int32), begin, first, low, high)
     n_steps, _, r, _, _ = lax.while_loop(unsolved, step, carry)
     return jnp.where(vanishes, 0, r), n_steps
 

@@ -40,7 +40,17 @@ def shrunk_singular_values(
 
     Returns:
       Matrices of the same shape.
+
+    Raises:
+      ValueError: the matrices are sharded, where shardings are types; elsewhere XLA
+        gathers them.
     """
+    spec = jax.typeof(x).sharding.spec
+    if any(axis is not None for axis in spec[-2:]):
+        raise ValueError(
+            "the axes of a matrix must be unsharded for its singular values, got "
+            f"{spec} for shape {x.shape}. Reshard it before, or choose groups instead."
+        )
     if x.size == 0:
         return x
     if x.shape[-2] < x.shape[-1]:
