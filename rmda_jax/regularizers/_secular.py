@@ -71,7 +71,6 @@ def _radius_jvp(groups: Tied, primals, tangents):
 def _solve(
     groups: Tied, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    eps = jnp.finfo(k.dtype).eps
     shape = jax.tree.map(jnp.shape, z)
     terms = lambda z, d: jnp.square(d * z), lambda z, d: jnp.square(z)
     b2, z2 = _sums(groups, terms, z, d)
@@ -122,12 +121,11 @@ def _solve(
         new = jnp.where(done, r, jnp.clip(r * (1 + s), low, high))
         # What is left is 0.2 of this in |z|, at the most (measured on all tests).
         left = variance * jnp.abs(jnp.power(new / r - 1, 3))
-        return n + 1, jnp.any(left > eps), new, low, high
+        return n + 1, jnp.any(left > jnp.finfo(k.dtype).eps), new, low, high
 
     unsolved = lambda carry: carry[1] & (carry[0] < _MAX_STEPS)
     # Under shard_map all that is carried must vary over the devices, the flag too.
-    begin = jnp.any(vanishes | True)
-    carry = (jnp.zeros((), jnp.int32), begin, first, low, high)
+    carry = (jnp.zeros((), jnp.int32), jnp.any(vanishes | True), first, low, high)
     n_steps, _, r, _, _ = lax.while_loop(unsolved, step, carry)
     return jnp.where(vanishes, 0, r), n_steps
 

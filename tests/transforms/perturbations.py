@@ -64,7 +64,7 @@ PERTURBATIONS = [
     # --- the metric prox: d_prox_truth, c_proxssi, the subproblems of b_ramda_repo ---
     _secular("too few steps", "_MAX_STEPS = 16", "_MAX_STEPS = 1"),
     _secular("too few Newton steps", "_NEWTON_STEPS = 12", "_NEWTON_STEPS = 2"),
-    _secular("stops at the first step", "(left > eps)", "(left > 1)"),
+    _secular("stops at the first step", "jnp.any(left > ", "jnp.any(left > 1e7 * "),
     _secular("bracket forgotten", "jnp.clip(r * (1 + s), low, high)", "r * (1 + s)"),
     _secular("slope without the level", "- dk / safe *", "- 0 *"),
     _metric("level without the penalty's slope", "level * slope.slope\n", "level\n"),
