@@ -166,7 +166,8 @@ class Network(nnx.Module):
         self.norm = nnx.BatchNorm(8, use_running_average=True, rngs=rngs)
         depthwise = nnx.Conv(8, 8, (2, 2), feature_group_count=8, rngs=rngs)
         grouped = nnx.Conv(8, 6, (2, 2), feature_group_count=2, rngs=rngs)
-        self.blocks = nnx.List([depthwise, grouped])
+        blocks = [depthwise, grouped]  # from Flax 0.12 on in an nnx.List
+        self.blocks = nnx.List(blocks) if hasattr(nnx, "List") else blocks
         self.dense = nnx.Linear(6, 8, rngs=rngs)
         self.attention = nnx.MultiHeadAttention(3, 8, 12, decode=False, rngs=rngs)
         self.head = nnx.Linear(8, 2, rngs=rngs)

@@ -27,10 +27,12 @@ def test_cube_root_of_what_is_no_number_of_the_middle():
 
 
 def test_cube_root_has_its_derivative():
-    assert jax.grad(cube_root)(8.0) == pytest.approx(1 / 12, rel=1e-6)
+    assert jax.grad(cube_root)(jnp.float32(8)) == pytest.approx(1 / 12, rel=1e-6)
 
 
 def test_cube_root_of_doubles_is_that_of_numpy(x64):
     x = np.geomspace(1e-300, 1e300, 1000)
     root = np.asarray(cube_root(jnp.asarray(x)))
-    np.testing.assert_allclose(root, np.cbrt(x), rtol=1e-15)
+    # JAX's own, which was less exact in 0.6 (measured: 1.3e-14).
+    rtol = 1e-15 if jax.__version_info__ >= (0, 7) else 2e-14
+    np.testing.assert_allclose(root, np.cbrt(x), rtol=rtol)
