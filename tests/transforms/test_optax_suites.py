@@ -186,9 +186,20 @@ def methods(case: type[unittest.TestCase]) -> list[str]:
     return unittest.TestLoader().getTestCaseNames(case)
 
 
+def marks(suite: Suite, row: Row, method: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Leave to the long run what Optax tests twice, in nearly the same words."""
+    contrib = SUITES[0]
+    twice = suite.name == "AliasTest" and base_name(suite, row, method) in contrib.tests
+    return (pytest.mark.long,) if twice else ()
+
+
 LOADED = [(s, row, load(s, row)) for s in SUITES for row in SUITE_ROWS]
 CASES = [
-    pytest.param(suite, row, case, method, id=f"{row}-{suite.name}-{method}")
+    pytest.param(
+        *(suite, row, case, method),
+        id=f"{row}-{suite.name}-{method}",
+        marks=marks(suite, row, method),
+    )
     for suite, row, case in LOADED
     for method in methods(case)
     if base_name(suite, row, method) not in suite.foreign
