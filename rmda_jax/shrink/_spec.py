@@ -72,6 +72,11 @@ def spec(
       >>> for rule in shrink.spec(gated, params, jnp.ones((2, 4)), side="all").rules:
       ...     print(rule.pattern, rule.regularizer)
       ('down', 'gate', 'up') magnitude of groups tied along axes -2, -1, -1
+
+    References:
+      Fang et al., `DepGraph: Towards Any Structural Pruning
+      <https://arxiv.org/abs/2301.12900>`_, CVPR 2023, whose groups are coupled layers
+      of PyTorch modules.
     """
     if side not in ("consumers", "producers", "all"):
         raise ValueError(
@@ -156,9 +161,13 @@ def _bunched(sets: list[list[_Place]]) -> list[list[list[_Place]]]:
     bunches: list[list[list[_Place]]] = []
     leaves = lambda bunch: {place.leaf for places in bunch for place in places}
     for places in sets:
-        touching = [b for b in bunches if leaves(b) & leaves([places])]
-        bunches = [b for b in bunches if b not in touching]
-        bunches.append(sum(touching, [places]))
+        apart, bunch = [], [places]
+        for other in bunches:
+            if leaves(other) & leaves([places]):
+                bunch = other + bunch
+            else:
+                apart.append(other)
+        bunches = [*apart, bunch]
     return sorted(bunches, key=lambda bunch: min(leaves(bunch)))
 
 
@@ -167,14 +176,12 @@ def _rule(bunch: list[list[_Place]], weighted: bool) -> tuple:
     ids: dict[str, np.ndarray] = {}
     n_groups = 0
     for places in bunch:
-        for (member, shape), leaf in ((place, place.leaf) for place in places):
-            axes[leaf] = member.axis - len(shape)
-            empty = np.full(shape[member.axis], -1)
-            along = ids.setdefault(leaf, empty)
-            along[member.positions] = (
-                n_groups + np.arange(len(member.positions))[:, None]
-            )
-        n_groups += len(places[0].member.positions)
+        size = len(places[0].member.positions)
+        for member, shape in places:
+            axes[member.leaf] = member.axis - len(shape)
+            along = ids.setdefault(member.leaf, np.full(shape[member.axis], -1))
+            along[member.positions] = n_groups + np.arange(size)[:, None]
+        n_groups += size
     leaves = sorted(axes)
     if len(leaves) == 1:
         (leaf,) = leaves

@@ -277,6 +277,10 @@ def tied_group_lasso(
       >>> rules = rj.RegularizerMap([(("up", "down"), tie)])
       >>> jax.tree.map(lambda x: x.round(1).tolist(), rules.prox(params, 2.5))
       {'down': [[2.0], [0.0]], 'up': [[1.5, 0.0]]}
+
+    References:
+      Yuan & Lin, `Model selection and estimation in regression with grouped variables
+      <https://doi.org/10.1111/j.1467-9868.2005.00532.x>`_, 2006.
     """
     axes = as_axes(tuple(group_axes))
     several = (None,) * len(axes) if groups is None else tuple(groups)
