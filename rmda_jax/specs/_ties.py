@@ -292,7 +292,8 @@ def tied_group_lasso(
     ids = tuple(None if g is None else as_axes(tuple(g), "groups") for g in several)
     given = [set(g) - {-1} for g in ids if g is not None]
     found = set().union(*given)
-    if given and None not in ids and found != set(range(len(found))):
+    gaps = None not in ids and found != set(range(len(found)))
+    if given and (gaps or min(found, default=0) < 0):
         raise ValueError(
             f"`groups` must number the groups from 0 without gaps, got {sorted(found)}."
             " Use -1 for positions that belong to none."

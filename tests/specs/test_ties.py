@@ -194,6 +194,10 @@ def test_metrics_and_report_count_a_tie_once():
         (lambda: rj.tied_group_lasso(()), "one entry per axis"),
         (lambda: rj.tied_group_lasso((0, 0), [None]), "one entry per axis"),
         (lambda: rj.tied_group_lasso((0,), [(0, 2)]), r"without gaps, got \[0, 2\]"),
+        (
+            lambda: rj.tied_group_lasso((0, 0), [None, (0, -2)]),
+            r"without gaps, got \[-2, 0\]",
+        ),
         (lambda: rj.RegularizerMap([(("a",), TIE)]), "as many patterns"),
         (
             lambda: rj.RegularizerMap([(("a", "b", "*"), TIE)]).value(
