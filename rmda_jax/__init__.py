@@ -53,7 +53,7 @@ from rmda_jax.specs import (
     tied_group_lasso as tied_group_lasso,
 )
 from rmda_jax.transforms import (
-    AdamState as AdamState,
+    ProxAdamState as ProxAdamState,
     ProxSGDAdaptiveState as ProxSGDAdaptiveState,
     ProxSGDState as ProxSGDState,
     RAMDAState as RAMDAState,

@@ -57,7 +57,7 @@ rewires. ``python -m benchmarks.step`` measures all of them.
 with ``binary(soft=True)`` and its like it is the revised ProxQuant.
 """
 
-from rmda_jax.transforms._adam import AdamState as AdamState
+from rmda_jax.transforms._adam import ProxAdamState as ProxAdamState
 from rmda_jax.transforms._proxgen import proxgen as proxgen
 from rmda_jax.transforms._proxsgd import (
     ProxSGDState as ProxSGDState,

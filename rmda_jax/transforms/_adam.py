@@ -7,15 +7,15 @@ import jax.numpy as jnp
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._common import (
-    accumulators,
+from rmda_jax.transforms._arguments import (
     check_hyperparameter,
     check_params,
     evaluate,
 )
+from rmda_jax.transforms._state import accumulators
 
 
-class AdamState(NamedTuple):
+class ProxAdamState(NamedTuple):
     """State of `proxgen` and `proxssi`."""
 
     # Named as in Optax, whose states shadow `tuple.count` as well.
@@ -49,7 +49,7 @@ class AdamOptions(NamedTuple):
         numbers = (evaluate(value, count) for value in self[:-1])
         return AdamScalars(*numbers)
 
-    def init(self, regularizer: Spec, params: Params, amsgrad: bool) -> AdamState:
+    def init(self, regularizer: Spec, params: Params, amsgrad: bool) -> ProxAdamState:
         """Return the state before the first update."""
         check_params(params)
         _ = bind(regularizer, params)
@@ -57,7 +57,7 @@ class AdamOptions(NamedTuple):
         def zeros() -> Params:
             return accumulators(params, self.accumulator_dtype)
 
-        return AdamState(
+        return ProxAdamState(
             count=jnp.zeros((), jnp.int32),
             mu=zeros(),
             nu=zeros(),
@@ -76,8 +76,16 @@ class AdamScalars(NamedTuple):
     weight_decay: jax.Array
 
     def moments(
-        self, g: jax.Array, mu: jax.Array, nu: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return both moments after the gradient ``g``."""
-        b1, b2 = self.b1.astype(mu.dtype), self.b2.astype(nu.dtype)
-        return b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * jnp.square(g)
+        self, g: list[jax.Array], mu: list[jax.Array], nu: list[jax.Array]
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Return the averages of the gradients ``g`` and of their squares."""
+
+        def average(decay: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+            decay = decay.astype(old.dtype)
+            return decay * old + (1 - decay) * new
+
+        # m_t = beta_1 m_{t-1} + (1 - beta_1) g_t
+        mu = jax.tree.map(lambda m, g: average(self.b1, m, g), mu, g)
+        # v_t = beta_2 v_{t-1} + (1 - beta_2) g_t^2
+        nu = jax.tree.map(lambda v, g: average(self.b2, v, jnp.square(g)), nu, g)
+        return mu, nu

@@ -15,7 +15,8 @@ from rmda_jax.regularizers._on_entries import l0
 from rmda_jax.regularizers._select import keep_largest
 from rmda_jax.specs._names import leaf_names
 from rmda_jax.specs._rules import RegularizerMap
-from rmda_jax.transforms._common import check_hyperparameter, evaluate, state_leaves
+from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
+from rmda_jax.transforms._state import state_leaves
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

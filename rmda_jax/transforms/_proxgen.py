@@ -8,9 +8,10 @@ import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._adam import AdamOptions, AdamScalars, AdamState
-from rmda_jax.transforms._common import check_updates
-from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._adam import AdamOptions, ProxAdamState
+from rmda_jax.transforms._arguments import check_updates, scale
+from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._state import as_updates, leaf_lists
 
 
 def proxgen(
@@ -55,8 +56,8 @@ def proxgen(
       accumulator_dtype: Dtype of the moments; at least float32 by default.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs` with state `AdamState`, two arrays per
-      parameter (three with ``amsgrad``). Let nothing stand after it in a chain.
+      An `optax.GradientTransformationExtraArgs` with state `ProxAdamState`, two arrays
+      per parameter (three with ``amsgrad``). Let nothing stand after it in a chain.
 
     Raises:
       TypeError, ValueError: as `rmda`; ``b1``, ``b2``, ``eps`` out of range.
@@ -80,60 +81,49 @@ def proxgen(
     )
     options.check()
 
-    def init_fn(params: Params) -> AdamState:
+    def init_fn(params: Params) -> ProxAdamState:
         return options.init(regularizer, params, amsgrad)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
-    ) -> tuple[optax.Updates, AdamState]:
+    ) -> tuple[optax.Updates, ProxAdamState]:
         check_updates(updates, params)
+        bounds = bind(regularizer, params)
         now = options.at(state.count)
-        t = (state.count + 1).astype(now.b1.dtype)
-        inner = {"rtol": rtol, "max_iters": max_iters}
-        delta, mu, nu, nu_max = map_leaves_in_turn(
-            lambda zero, *leaf: _leaf_step(now, t, amsgrad, inner, zero, *leaf),
-            4,
-            bind(regularizer, params),
-            params,
-            updates,
-            state.mu,
-            state.nu,
-            state.nu_max if amsgrad else state.nu,
+        eta, t = now.learning_rate, (state.count + 1).astype(now.b1.dtype)
+
+        # m_t, v_t: the moments of Adam; with AMSGrad, the largest v_t so far
+        largest = state.nu_max if amsgrad else state.nu
+        w, g, mu, nu, nu_max = leaf_lists(params, updates, state.mu, state.nu, largest)
+        mu, nu = now.moments(g, mu, nu)
+        nu_max = jax.tree.map(jnp.maximum, nu_max, nu) if amsgrad else nu
+        # D_t = sqrt(v_t / (1 - beta_2^t)) + epsilon
+        root = jnp.sqrt(1 - now.b2**t)
+        metric = lambda v: jnp.sqrt(v) / root.astype(v.dtype) + now.eps.astype(v.dtype)
+        # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t, with the step of AdamW
+        # Z_t = (1 - eta_t omega) W_{t-1} - eta_t / (1 - beta_1^t) m_t / D_t
+        kept, rate = 1 - eta * now.weight_decay, eta / (1 - now.b1**t)
+        new = metric_prox_each(
+            bounds,
+            lambda w, m, metric: scale(kept, w) - scale(rate, m) / metric,
+            (w, mu),
+            metric,
+            nu_max,
+            eta * now.strength,
+            start=w,
+            rtol=rtol,
+            max_iters=max_iters,
         )
-        return delta, AdamState(
+        change = jax.tree.map(jnp.subtract, new, w)
+
+        treedef = jax.tree.structure(params)
+        return as_updates(params, change), ProxAdamState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            mu=mu,
-            nu=nu,
-            nu_max=nu_max if amsgrad else (),
+            mu=treedef.unflatten(mu),
+            nu=treedef.unflatten(nu),
+            nu_max=treedef.unflatten(nu_max) if amsgrad else (),
         )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)
     )
-
-
-def _leaf_step(
-    now: AdamScalars,
-    t: jax.Array,
-    amsgrad: bool,
-    inner: dict[str, Any],
-    zero: jax.Array,
-    w: jax.Array,
-    g: jax.Array,
-    mu: jax.Array,
-    nu: jax.Array,
-    nu_max: jax.Array,
-) -> Step:
-    """Return the update and the new moments of one leaf."""
-    wide, eta = mu.dtype, now.learning_rate
-    w_wide = w.astype(wide)
-    mu, nu = now.moments(g.astype(wide), mu, nu)
-    nu_max = jnp.maximum(nu_max, nu)
-    correction = jnp.sqrt(1 - now.b2**t).astype(wide)
-    largest = nu_max if amsgrad else nu
-    metric = jnp.sqrt(largest + zero) / correction + now.eps.astype(wide)
-    pull = (eta / (1 - now.b1**t)).astype(wide) * mu
-    new = (1 - eta * now.weight_decay).astype(wide) * w_wide - pull / metric
-    options = {"start": w_wide, **inner}
-    new = yield Prox(lambda x: x, (new,), eta * now.strength, metric, options)
-    return (new - w_wide).astype(w.dtype), mu, nu, nu_max

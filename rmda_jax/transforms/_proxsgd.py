@@ -8,14 +8,15 @@ import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._common import (
-    accumulators,
+from rmda_jax.transforms._arguments import (
     check_hyperparameter,
     check_params,
     check_updates,
     evaluate,
+    moving_average,
 )
-from rmda_jax.transforms._leaves import Prox, Step, map_leaves
+from rmda_jax.transforms._prox_leaves import prox_each
+from rmda_jax.transforms._state import accumulators, as_updates, leaf_lists
 
 
 class ProxSGDState(NamedTuple):
@@ -88,22 +89,24 @@ def proxsgd(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDState]:
         check_updates(updates, params)
+        bounds = bind(regularizer, params)
+        w, g, mu = leaf_lists(params, updates, state.mu)
         eta = evaluate(learning_rate, state.count)
         lam = evaluate(strength, state.count)
         rho = evaluate(averaging, state.count)
 
-        def step(w, g, mu) -> Step:
-            wide = mu.dtype
-            w_wide, eta_, rho_ = w.astype(wide), eta.astype(wide), rho.astype(wide)
-            mu = (1 - rho_) * mu + rho_ * g.astype(wide)
-            center = lambda w, mu, eta: w - eta * mu
-            new = yield Prox(center, (w_wide, mu, eta_), eta * lam)
-            return (new - w_wide).astype(w.dtype), mu
+        # m_t = (1 - rho_t) m_{t-1} + rho_t g_t
+        mu = jax.tree.map(lambda m, g: moving_average(m, g, rho), mu, g)
+        # W_t = prox_{eta_t lambda psi}(W_{t-1} - eta_t m_t)
+        etas = [eta.astype(m.dtype) for m in mu]
+        center = lambda w, m, eta: w - eta * m
+        new = prox_each(bounds, center, (w, mu, etas), eta * lam)
+        change = jax.tree.map(jnp.subtract, new, w)
 
-        bounds = bind(regularizer, params)
-        delta, mu = map_leaves(step, 2, bounds, params, updates, state.mu)
-        count = jnp.asarray(optax.safe_increment(state.count))
-        return delta, ProxSGDState(count=count, mu=mu)
+        return as_updates(params, change), ProxSGDState(
+            count=jnp.asarray(optax.safe_increment(state.count)),
+            mu=jax.tree.structure(params).unflatten(mu),
+        )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)

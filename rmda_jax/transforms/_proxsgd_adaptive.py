@@ -9,14 +9,16 @@ from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._common import (
-    accumulators,
+from rmda_jax.transforms._arguments import (
     check_hyperparameter,
     check_params,
     check_updates,
     evaluate,
+    moving_average,
+    scale,
 )
-from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._state import accumulators, as_updates, leaf_lists
 
 
 class ProxSGDAdaptiveState(NamedTuple):
@@ -108,29 +110,36 @@ def proxsgd_adaptive(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDAdaptiveState]:
         check_updates(updates, params)
-        numbers = (strength, learning_rate, averaging, b2, eps)
-        lam, step_, rho, beta, delta = (evaluate(n, state.count) for n in numbers)
-        correction = 1 - beta ** (state.count + 1).astype(beta.dtype)
-
-        def step(zero: jax.Array, w, g, mu, nu) -> Step:
-            wide = mu.dtype
-            w_wide, g, rho_ = w.astype(wide), g.astype(wide), rho.astype(wide)
-            mu = (1 - rho_) * mu + rho_ * g
-            nu = beta.astype(wide) * nu + (1 - beta).astype(wide) * jnp.square(g)
-            metric = jnp.sqrt((nu + zero) / correction.astype(wide))
-            metric += delta.astype(wide)
-            center = lambda w, mu, metric: w - mu / metric
-            options = {"start": w_wide}
-            new = yield Prox(center, (w_wide, mu, metric), lam, metric, options)
-            change = (step_.astype(wide) * (new - w_wide)).astype(w.dtype)
-            return change, mu, nu
-
         bounds = bind(regularizer, params)
-        delta_w, mu, nu = map_leaves_in_turn(
-            step, 3, bounds, params, updates, state.mu, state.nu
+        w, g, mu, nu = leaf_lists(params, updates, state.mu, state.nu)
+        lam, step, rho, beta, delta = (
+            evaluate(number, state.count)
+            for number in (strength, learning_rate, averaging, b2, eps)
         )
-        count = jnp.asarray(optax.safe_increment(state.count))
-        return delta_w, ProxSGDAdaptiveState(count=count, mu=mu, nu=nu)
+
+        # v_t = (1 - rho_t) v_{t-1} + rho_t g_t
+        mu = jax.tree.map(lambda v, g: moving_average(v, g, rho), mu, g)
+        # r_t = beta r_{t-1} + (1 - beta) g_t^2
+        nu = jax.tree.map(
+            lambda r, g: scale(beta, r) + scale(1 - beta, jnp.square(g)), nu, g
+        )
+        # tau_t = sqrt(r_t / (1 - beta^t)) + delta
+        correction = 1 - beta ** (state.count + 1).astype(beta.dtype)
+        metric = lambda r: (
+            jnp.sqrt(r / correction.astype(r.dtype)) + delta.astype(r.dtype)
+        )
+        # What_t = prox_{lambda psi}(W_{t-1} - v_t / tau_t) in the metric tau_t
+        center = lambda w, v, metric: w - v / metric
+        target = metric_prox_each(bounds, center, (w, mu), metric, nu, lam, start=w)
+        # W_t - W_{t-1} = epsilon_t (What_t - W_{t-1})
+        change = jax.tree.map(lambda x, w: scale(step, x - w), target, w)
+
+        treedef = jax.tree.structure(params)
+        return as_updates(params, change), ProxSGDAdaptiveState(
+            count=jnp.asarray(optax.safe_increment(state.count)),
+            mu=treedef.unflatten(mu),
+            nu=treedef.unflatten(nu),
+        )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)

@@ -8,9 +8,10 @@ import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._adam import AdamOptions, AdamState
-from rmda_jax.transforms._common import check_updates
-from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._adam import AdamOptions, ProxAdamState
+from rmda_jax.transforms._arguments import check_updates, scale
+from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._state import as_updates, leaf_lists
 
 
 def proxssi(
@@ -52,8 +53,8 @@ def proxssi(
       accumulator_dtype: Dtype of the moments; at least float32 by default.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs` with state `AdamState`, two arrays per
-      parameter. Let nothing stand after it in a chain.
+      An `optax.GradientTransformationExtraArgs` with state `ProxAdamState`, two arrays
+      per parameter. Let nothing stand after it in a chain.
 
     Raises:
       TypeError, ValueError: as `rmda`; ``b1``, ``b2``, ``eps`` out of range.
@@ -75,36 +76,43 @@ def proxssi(
     )
     options.check()
 
-    def init_fn(params: Params) -> AdamState:
+    def init_fn(params: Params) -> ProxAdamState:
         return options.init(regularizer, params, amsgrad=False)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
-    ) -> tuple[optax.Updates, AdamState]:
+    ) -> tuple[optax.Updates, ProxAdamState]:
         check_updates(updates, params)
+        bounds = bind(regularizer, params)
+        w, g, mu, nu = leaf_lists(params, updates, state.mu, state.nu)
         now = options.at(state.count)
         eta, t = now.learning_rate, (state.count + 1).astype(now.b1.dtype)
+
+        # m_t, v_t: the moments of Adam
+        mu, nu = now.moments(g, mu, nu)
+        # D_t = sqrt(v_t) + epsilon, without the bias correction of Adam
+        metric = lambda v: jnp.sqrt(v) + now.eps.astype(v.dtype)
+        # eta'_t = eta_t sqrt(1 - beta_2^t) / (1 - beta_1^t)
         corrected = eta
         if bias_correction:
             corrected = eta * jnp.sqrt(1 - now.b2**t) / (1 - now.b1**t)
-
-        def step(zero: jax.Array, w, g, mu, nu) -> Step:
-            wide = mu.dtype
-            w_wide = w.astype(wide)
-            mu, nu = now.moments(g.astype(wide), mu, nu)
-            metric = jnp.sqrt(nu + zero) + now.eps.astype(wide)
-            new = w_wide - corrected.astype(wide) * mu / metric
-            new = (1 - eta * now.weight_decay).astype(wide) * new
-            step_size, options = eta * now.strength, {"start": w_wide}
-            new = yield Prox(lambda x: x, (new,), step_size, metric, options)
-            return (new - w_wide).astype(w.dtype), mu, nu
-
-        bounds = bind(regularizer, params)
-        delta, mu, nu = map_leaves_in_turn(
-            step, 3, bounds, params, updates, state.mu, state.nu
+        # Z_t = (1 - eta_t omega) (W_{t-1} - eta'_t m_t / D_t)
+        kept = 1 - eta * now.weight_decay
+        center = lambda w, m, metric: scale(kept, w - scale(corrected, m) / metric)
+        # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t: the threshold has eta_t,
+        # and not eta'_t
+        new = metric_prox_each(
+            bounds, center, (w, mu), metric, nu, eta * now.strength, start=w
         )
-        count = jnp.asarray(optax.safe_increment(state.count))
-        return delta, AdamState(count=count, mu=mu, nu=nu, nu_max=())
+        change = jax.tree.map(jnp.subtract, new, w)
+
+        treedef = jax.tree.structure(params)
+        return as_updates(params, change), ProxAdamState(
+            count=jnp.asarray(optax.safe_increment(state.count)),
+            mu=treedef.unflatten(mu),
+            nu=treedef.unflatten(nu),
+            nu_max=(),
+        )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)

@@ -16,18 +16,23 @@ import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._common import (
-    ProxArguments,
-    accumulators,
+from rmda_jax.transforms._arguments import (
     check_hyperparameter,
     check_params,
     check_restart_steps,
     check_updates,
     evaluate,
     is_step,
+    scale,
 )
 from rmda_jax.transforms._cube_root import cube_root
-from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._state import (
+    ProxArguments,
+    accumulators,
+    as_updates,
+    leaf_lists,
+)
 
 
 class RAMDAState(NamedTuple):
@@ -50,9 +55,7 @@ class RAMDAState(NamedTuple):
     def prox_arguments(self) -> ProxArguments:
         """Return centre, step size and metric of the last prox."""
         metric = self.metric()
-        center = jax.tree.map(
-            lambda w, v, d: w - v / d, self.anchor, self.grad_sum, metric
-        )
+        center = jax.tree.map(_center, self.anchor, self.grad_sum, metric)
         return ProxArguments(center, self.weight_sum * self.strength, metric)
 
     def mean_gradient(self) -> Params:
@@ -137,12 +140,18 @@ def ramda(
     restarts = check_restart_steps(restart_steps)
 
     def init_fn(params: Params) -> RAMDAState:
-        return _initial_state(regularizer, params, accumulator_dtype)
+        check_params(params)
+        _ = bind(regularizer, params)
+        return _initial_state(params, accumulator_dtype)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RAMDAState]:
         check_updates(updates, params)
+        bounds = bind(regularizer, params)
+        w, g, grad_sum, grad_sq_sum, anchor = leaf_lists(
+            params, updates, state.grad_sum, state.grad_sq_sum, state.anchor
+        )
         now = _advance(
             state,
             evaluate(learning_rate, state.count),
@@ -151,26 +160,47 @@ def ramda(
             is_step(state.count, restarts),
         )
         c = evaluate(averaging, state.count)
-        inner = {"rtol": rtol, "max_iters": max_iters}
-        delta, grad_sum, grad_sq_sum, anchor = map_leaves_in_turn(
-            lambda zero, *leaf: _leaf_step(now, c, inner, zero, *leaf),
-            4,
-            bind(regularizer, params),
-            params,
-            updates,
-            state.grad_sum,
-            state.grad_sq_sum,
-            state.anchor,
+
+        # V_t = V_{t-1} + s_t g_t
+        grad_sum = jax.tree.map(
+            lambda v, g: jnp.where(now.first, 0, v) + scale(now.weight, g), grad_sum, g
         )
-        return delta, RAMDAState(
+        # U_t = U_{t-1} + s_t g_t^2
+        grad_sq_sum = jax.tree.map(
+            lambda u, g: jnp.where(now.first, 0, u) + scale(now.weight, jnp.square(g)),
+            grad_sq_sum,
+            g,
+        )
+        # W_0 = the params that the stage begins with
+        anchor = jax.tree.map(lambda w0, w: jnp.where(now.first, w, w0), anchor, w)
+        # P_t = cube root of U_t, + eps
+        metric = lambda u: _metric(u, now.eps)
+        # What_t = prox_{alpha_t lambda psi}(W_0 - V_t / P_t) in the metric P_t
+        structured = metric_prox_each(
+            bounds,
+            _center,
+            (anchor, grad_sum),
+            metric,
+            grad_sq_sum,
+            now.alpha * now.lam,
+            start=w,
+            rtol=rtol,
+            max_iters=max_iters,
+        )
+        # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
+        # zeros of What_t, because w + (0 - w) is 0.
+        change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
+
+        treedef = jax.tree.structure(params)
+        return as_updates(params, change), RAMDAState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             stage_count=now.t,
             weight_sum=now.alpha,
             strength=now.lam,
             eps=now.eps,
-            grad_sum=grad_sum,
-            grad_sq_sum=grad_sq_sum,
-            anchor=anchor,
+            grad_sum=treedef.unflatten(grad_sum),
+            grad_sq_sum=treedef.unflatten(grad_sq_sum),
+            anchor=treedef.unflatten(anchor),
         )
 
     return optax.with_extra_args_support(
@@ -178,9 +208,15 @@ def ramda(
     )
 
 
-def _initial_state(regularizer: Spec, params: Params, dtype: Any) -> RAMDAState:
-    check_params(params)
-    _ = bind(regularizer, params)
+def _metric(u: jax.Array, eps: jax.Array) -> jax.Array:
+    return cube_root(u) + eps.astype(u.dtype)
+
+
+def _center(anchor: jax.Array, v: jax.Array, metric: jax.Array) -> jax.Array:
+    return anchor - v / metric
+
+
+def _initial_state(params: Params, dtype: Any) -> RAMDAState:
     real = jnp.result_type(float)
     # An array for each field: a buffer that two of them share cannot be donated.
     return RAMDAState(
@@ -220,35 +256,3 @@ def _n_past(restarts: tuple[int, ...], count: jax.Array) -> jax.Array:
     # What begins with the run is no restart, and leaves eps as it is.
     later = jnp.asarray([step for step in restarts if step > 0], jnp.int32)
     return jnp.sum(count >= later)
-
-
-def _leaf_step(
-    now: _Scalars,
-    c: jax.Array,
-    inner: dict[str, Any],
-    zero: jax.Array,
-    w: jax.Array,
-    g: jax.Array,
-    v: jax.Array,
-    u: jax.Array,
-    anchor: jax.Array,
-) -> Step:
-    """Return the update, new sums and anchor of one leaf."""
-    wide = v.dtype
-    g, w_wide, weight = g.astype(wide), w.astype(wide), now.weight.astype(wide)
-    v = jnp.where(now.first, 0, v) + weight * g
-    u = jnp.where(now.first, 0, u) + weight * jnp.square(g)
-    anchor = jnp.where(now.first, w_wide, anchor)
-    metric = _metric(u, now.eps + zero)
-    center = lambda anchor, v, metric: anchor - v / metric
-    options = {"start": w_wide, **inner}
-    structured = yield Prox(
-        center, (anchor, v, metric), now.alpha * now.lam, metric, options
-    )
-    # With c = 1 this lands on the structured iterate's zeros exactly: w + (0 - w).
-    delta = (c.astype(wide) * (structured - w_wide)).astype(w.dtype)
-    return delta, v, u, anchor
-
-
-def _metric(u: jax.Array, eps: jax.Array) -> jax.Array:
-    return cube_root(u) + eps.astype(u.dtype)

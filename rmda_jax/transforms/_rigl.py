@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.transforms._common import check_params, check_updates, state_leaves
+from rmda_jax.transforms._arguments import check_params, check_updates
 from rmda_jax.transforms._masks import Masks
+from rmda_jax.transforms._state import state_leaves
 
 
 class RigLState(NamedTuple):

@@ -20,21 +20,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._common import (
-    ProxArguments,
-    accumulators,
+from rmda_jax.transforms._arguments import (
     check_hyperparameter,
     check_params,
     check_restart_steps,
     check_updates,
     evaluate,
     is_step,
+    scale,
 )
-from rmda_jax.transforms._leaves import Prox, Step, map_leaves
+from rmda_jax.transforms._prox_leaves import prox_each
+from rmda_jax.transforms._state import (
+    ProxArguments,
+    accumulators,
+    as_updates,
+    leaf_lists,
+)
 
 
 class RMDAState(NamedTuple):
@@ -149,44 +153,48 @@ def rmda(
     def init_fn(params: Params) -> RMDAState:
         check_params(params)
         _ = bind(regularizer, params)
-        real = jnp.result_type(float)
-        # An array for each field: a buffer that two of them share cannot be donated.
-        return RMDAState(
-            count=jnp.zeros((), jnp.int32),
-            stage_count=jnp.zeros((), jnp.int32),
-            weight_sum=jnp.zeros((), real),
-            strength=jnp.zeros((), real),
-            grad_sum=accumulators(params, accumulator_dtype),
-            anchor=accumulators(params, accumulator_dtype),
-        )
+        return _initial_state(params, accumulator_dtype)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RMDAState]:
         check_updates(updates, params)
-        now = _advance(
-            state,
-            evaluate(learning_rate, state.count),
-            evaluate(strength, state.count),
-            is_step(state.count, restarts),
+        bounds = bind(regularizer, params)
+        w, g, grad_sum, anchor = leaf_lists(
+            params, updates, state.grad_sum, state.anchor
         )
+        eta = evaluate(learning_rate, state.count)
+        lam = evaluate(strength, state.count)
         c = evaluate(averaging, state.count)
-        delta, grad_sum, anchor = map_leaves(
-            lambda *leaf: _leaf_step(now, c, *leaf),
-            3,
-            bind(regularizer, params),
-            params,
-            updates,
-            state.grad_sum,
-            state.anchor,
+
+        # t = 1, 2, ... within a stage; sqrt((t - 1) / t) is 0 at its first update, and
+        # thereby forgets both sums.
+        first = (state.stage_count == 0) | is_step(state.count, restarts)
+        t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
+        decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))
+
+        # tau_t = sqrt((t - 1) / t) tau_{t-1} + eta_t
+        tau = decay * state.weight_sum + eta
+        # M_t = sqrt((t - 1) / t) M_{t-1} + eta_t g_t
+        grad_sum = jax.tree.map(
+            lambda m, g: scale(decay, m) + scale(eta, g), grad_sum, g
         )
-        return delta, RMDAState(
+        # W_0 = the params that the stage begins with
+        anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
+        # What_t = prox_{tau_t lambda psi}(W_0 - M_t)
+        structured = prox_each(bounds, jnp.subtract, (anchor, grad_sum), tau * lam)
+        # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
+        # zeros of What_t, because w + (0 - w) is 0.
+        change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
+
+        treedef = jax.tree.structure(params)
+        return as_updates(params, change), RMDAState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            stage_count=now.t,
-            weight_sum=now.tau,
-            strength=now.lam,
-            grad_sum=grad_sum,
-            anchor=anchor,
+            stage_count=t,
+            weight_sum=tau,
+            strength=lam,
+            grad_sum=treedef.unflatten(grad_sum),
+            anchor=treedef.unflatten(anchor),
         )
 
     return optax.with_extra_args_support(
@@ -194,39 +202,14 @@ def rmda(
     )
 
 
-class _Scalars(NamedTuple):
-    """The scalars of one update."""
-
-    first: jax.Array  # whether it begins a stage
-    t: jax.Array
-    eta: jax.Array
-    decay: jax.Array  # sqrt((t - 1) / t)
-    tau: jax.Array
-    lam: jax.Array
-
-
-def _advance(
-    state: RMDAState, eta: jax.Array, lam: jax.Array, restart: ArrayLike
-) -> _Scalars:
-    first = (state.stage_count == 0) | restart
-    t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
-    decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))
-    return _Scalars(first, t, eta, decay, decay * state.weight_sum + eta, lam)
-
-
-def _leaf_step(
-    now: _Scalars,
-    c: jax.Array,
-    w: jax.Array,
-    g: jax.Array,
-    m: jax.Array,
-    anchor: jax.Array,
-) -> Step:
-    """Return the update, the new gradient sum and the anchor of one leaf."""
-    wide = m.dtype
-    w_wide = w.astype(wide)
-    m = now.decay.astype(wide) * m + now.eta.astype(wide) * g.astype(wide)
-    anchor = jnp.where(now.first, w_wide, anchor)
-    structured = yield Prox(jnp.subtract, (anchor, m), now.tau * now.lam)
-    # With c = 1 this lands on the structured iterate's zeros exactly: w + (0 - w).
-    return (c.astype(wide) * (structured - w_wide)).astype(w.dtype), m, anchor
+def _initial_state(params: Params, dtype: Any) -> RMDAState:
+    real = jnp.result_type(float)
+    # An array for each field: a buffer that two of them share cannot be donated.
+    return RMDAState(
+        count=jnp.zeros((), jnp.int32),
+        stage_count=jnp.zeros((), jnp.int32),
+        weight_sum=jnp.zeros((), real),
+        strength=jnp.zeros((), real),
+        grad_sum=accumulators(params, dtype),
+        anchor=accumulators(params, dtype),
+    )

@@ -12,7 +12,7 @@ from rmda_jax._types import Params, spec_of
 from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._names import is_box
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._common import StructuredState, state_leaves, unboxed
+from rmda_jax.transforms._state import StructuredState, state_leaves, unwrap
 
 
 def structured_params(
@@ -224,7 +224,7 @@ def _check_last(node: Any) -> bool:
 
 
 def _with_plain_scalars(state: Any) -> Any:
-    return type(state)(*(unboxed(x) if is_box(x) else x for x in state))
+    return type(state)(*(unwrap(x) if is_box(x) else x for x in state))
 
 
 def _pick(*nodes: Any) -> Any:

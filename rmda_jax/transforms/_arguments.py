@@ -1,42 +1,22 @@
-"""What every transformation needs: checked arguments, checked trees, scalars."""
+"""The arguments of a transformation: hyperparameters, params and gradients."""
 
 import itertools
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Params, ScalarOrSchedule, spec_of, wide_dtype
-from rmda_jax.specs._names import is_box, leaf_names, leaves_in_order_of
+from rmda_jax._types import Params, ScalarOrSchedule, spec_of
+from rmda_jax.specs._names import leaf_names
 
 NO_PARAMS_MESSAGE = (
     "`params` must be passed to `update`, got None. The proximal step starts from the "
     "current parameters: call `update(grads, state, params)`."
 )
-
-
-class ProxArguments(NamedTuple):
-    """A structured iterate, as the arguments of the prox that gives it."""
-
-    center: Params
-    step_size: jax.Array
-    metric: Params | None = None  # None: the plain prox
-
-
-@runtime_checkable
-class StructuredState(Protocol):
-    """An optimizer state from which the structured iterate can be computed.
-
-    It counts its updates in a field ``count``, too.
-    """
-
-    def prox_arguments(self) -> ProxArguments:
-        """Return centre and step size of the last prox."""
-        ...
 
 
 def check_hyperparameter(
@@ -120,14 +100,6 @@ def check_params(params: Params) -> None:
             )
 
 
-def accumulators(params: Params, dtype: Any = None) -> Params:
-    """Return a tree of zeros like the params, in ``dtype`` or at least float32."""
-    return jax.tree.map(
-        lambda leaf: jnp.zeros_like(leaf, dtype=dtype or wide_dtype(spec_of(leaf)[1])),
-        params,
-    )
-
-
 def check_updates(updates: Any, params: Params | None) -> None:
     """Raise unless gradients and params are trees of one structure and shape.
 
@@ -154,38 +126,6 @@ def check_updates(updates: Any, params: Params | None) -> None:
             )
 
 
-_REMEDY = "It belongs to other params: call `init` with these, or restore theirs."
-
-
-def state_leaves(params: Params, tree: Any, *, masked: bool = False) -> list[Any]:
-    """Return the arrays of a tree in a state, each where the param of its name stands.
-
-    A restored state may hold them in another order, see `leaves_in_order_of`. Those of
-    other params would broadcast, or come to the wrong leaf, and go on.
-
-    Args:
-      params: The params.
-      tree: Tree of arrays like the params.
-      masked: Whether `optax.MaskedNode` may stand for some; the entry is None there.
-
-    Returns:
-      One entry per leaf of the params.
-
-    Raises:
-      ValueError: the trees differ in a name or in a shape.
-    """
-    demand = "the optimizer state must have the names of the params"
-    leaves = leaves_in_order_of(params, tree, demand, _REMEDY, masked=masked)
-    for i, (w, x) in enumerate(zip(jax.tree.leaves(params), leaves, strict=True)):
-        if x is not None and jnp.shape(x) != spec_of(w)[0]:
-            raise ValueError(
-                f"the optimizer state must have the shape of parameter "
-                f"'{leaf_names(params)[i]}', {spec_of(w)[0]}, got {jnp.shape(x)}. "
-                f"{_REMEDY}"
-            )
-    return [None if x is None else jnp.asarray(x) for x in leaves]
-
-
 def is_step(count: jax.Array, steps: tuple[int, ...]) -> ArrayLike:
     """Return whether ``count`` is among the static ``steps``."""
     if not steps:
@@ -193,10 +133,12 @@ def is_step(count: jax.Array, steps: tuple[int, ...]) -> ArrayLike:
     return jnp.any(count == jnp.asarray(steps, count.dtype))
 
 
-def unboxed(tree: Any) -> Any:
-    """Return the tree with arrays for NNX variables.
+def scale(scalar: jax.Array, x: jax.Array) -> jax.Array:
+    """Return the product of a hyperparameter and an array, in the array's dtype."""
+    return scalar.astype(x.dtype) * x
 
-    NNX's optimizer boxes every array of a state in variables of its own kind, so that
-    the trees of a state and of the params differ.
-    """
-    return jax.tree.map(jnp.asarray, tree, is_leaf=is_box)
+
+def moving_average(old: jax.Array, new: jax.Array, weight: jax.Array) -> jax.Array:
+    """Return ``(1 - weight) old + weight new``, in the dtype of ``old``."""
+    weight = weight.astype(old.dtype)
+    return (1 - weight) * old + weight * new

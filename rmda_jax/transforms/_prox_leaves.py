@@ -1,0 +1,106 @@
+"""The proximal step on all leaves, which every transformation but `rigl` takes.
+
+A rule of the map may act on one leaf or, as a tie, on several at once. What a rule is,
+and of which leaves, is asked here and nowhere else in the transformations.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rmda_jax.specs._bound import Bound
+
+
+def prox_each(
+    bounds: Sequence[Bound],
+    center: Callable[..., jax.Array],
+    operands: Sequence[list[jax.Array]],
+    step_size: jax.Array,
+) -> list[jax.Array]:
+    r"""Return :math:`\operatorname{prox}_{t\psi}` of the centre of every leaf.
+
+    Args:
+      bounds: The rule of each leaf, in flattening order.
+      center: The centre of one leaf as a function of its operands. The prox computes it
+        anew wherever it needs it, instead of writing it to memory (see
+        ``docs/performance.md``, "Recomputed centres").
+      operands: One list for each argument of ``center``, with one array per leaf.
+      step_size: :math:`t`, learning rate times strength, without a rule's multiplier.
+
+    Returns:
+      One array per leaf: the centre itself where no regularizer acts.
+    """
+    rows = list(zip(*operands, strict=True))
+    out: list[Any] = [None] * len(bounds)
+    for bound in _each_once(bounds):
+        if bound.regularizer is None:
+            new = center(*bound.of(rows))
+        else:
+            t = step_size * bound.multiplier
+            new = bound.regularizer.prox_at(center, bound.of(rows), t)
+        bound.put(out, new)
+    return out
+
+
+def metric_prox_each(
+    bounds: Sequence[Bound],
+    center: Callable[..., jax.Array],
+    operands: Sequence[list[jax.Array]],
+    metric: Callable[[jax.Array], jax.Array],
+    squares: list[jax.Array],
+    step_size: jax.Array,
+    *,
+    start: list[jax.Array],
+    **options: Any,
+) -> list[jax.Array]:
+    r"""Return the prox of the centre of every leaf in the metric of every leaf.
+
+    .. math:: \arg\min_x \tfrac12\|x - z\|_D^2 + t\psi(x), \quad \|x\|_D^2 = x^T D x
+
+    The leaves are taken in turn, so that they share their temporaries (see
+    ``docs/performance.md``, "Leaves in turn"). XLA orders only what depends on
+    something: left alone, it computes the metrics of all leaves before the first prox,
+    and holds them all. So each metric waits for the prox of the leaf before: its
+    squares are increased by a zero that is known only then.
+
+    Args:
+      bounds: As in `prox_each`.
+      center: :math:`z` of one leaf, a function of its operands and, last, its metric.
+      operands: As in `prox_each`.
+      metric: The diagonal of :math:`D` of one leaf, positive, a function of its
+        squares.
+      squares: The sum or average of the squared gradients, one array per leaf.
+      step_size: :math:`t`, as in `prox_each`.
+      start: Where a solver begins that iterates, one array per leaf.
+      **options: Of `Regularizer.metric_prox`.
+
+    Returns:
+      One array per leaf: the centre itself where no regularizer acts.
+    """
+    rows = list(zip(*operands, strict=True))
+    metrics, centers, out = ([None] * len(bounds) for _ in range(3))
+    zero = jnp.zeros((), jnp.int32)
+    for bound in _each_once(bounds):
+        for i in bound.leaves:
+            metrics[i] = metric(squares[i] + zero.astype(squares[i].dtype))
+            centers[i] = center(*rows[i], metrics[i])
+        new = bound.of(centers)
+        if bound.regularizer is not None:
+            new, n_steps = bound.regularizer.counted_metric_prox(
+                new,
+                step_size * bound.multiplier,
+                bound.of(metrics),
+                start=bound.of(start),
+                **options,
+            )
+            if n_steps is not None:  # a closed form takes none
+                zero = jnp.minimum(n_steps, 0)  # always 0, but XLA cannot know
+        bound.put(out, new)
+    return out
+
+
+def _each_once(bounds: Sequence[Bound]) -> list[Bound]:
+    """Return the rules in flattening order, that of a tie at its first leaf."""
+    return [bound for i, bound in enumerate(bounds) if i == min(bound.leaves)]

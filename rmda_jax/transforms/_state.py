@@ -1,0 +1,113 @@
+"""The trees of an optimizer state: made, matched with the params, and read."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from rmda_jax._types import Params, spec_of, wide_dtype
+from rmda_jax.specs._names import is_box, leaf_names, leaves_in_order_of
+
+
+class ProxArguments(NamedTuple):
+    """A structured iterate, as the arguments of the prox that gives it."""
+
+    center: Params
+    step_size: jax.Array
+    metric: Params | None = None  # None: the plain prox
+
+
+@runtime_checkable
+class StructuredState(Protocol):
+    """An optimizer state from which the structured iterate can be computed.
+
+    It also counts its updates in a field ``count``.
+    """
+
+    def prox_arguments(self) -> ProxArguments:
+        """Return the arguments of the last prox."""
+        ...
+
+
+def accumulators(params: Params, dtype: Any = None) -> Params:
+    """Return a tree of zeros like the params, in ``dtype`` or at least float32."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros_like(leaf, dtype=dtype or wide_dtype(spec_of(leaf)[1])),
+        params,
+    )
+
+
+def leaf_lists(params: Params, updates: Any, *trees: Any) -> list[list[jax.Array]]:
+    """Return what an update works on as lists with one array per leaf.
+
+    Lists, because the tree of a state may differ from that of the params: NNX and
+    checkpoints wrap arrays and sort keys in their own way.
+
+    Args:
+      params: The params.
+      updates: Their gradients.
+      *trees: Accumulators of the state, at least one tree.
+
+    Returns:
+      The params and the gradients in the dtype of the first accumulator, then the
+      accumulators; all in the order of the params.
+
+    Raises:
+      ValueError: as in `state_leaves`.
+    """
+    lists = [state_leaves(params, tree) for tree in trees]
+    wide = [
+        [x.astype(like.dtype) for x, like in zip(leaves, lists[0], strict=True)]
+        for leaves in (state_leaves(params, params), state_leaves(params, updates))
+    ]
+    return wide + lists
+
+
+def as_updates(params: Params, changes: Sequence[jax.Array]) -> Params:
+    """Return new minus old params as a tree like the params, in their dtypes."""
+    leaves, treedef = jax.tree.flatten(params)
+    return treedef.unflatten(
+        x.astype(jnp.asarray(w).dtype) for x, w in zip(changes, leaves, strict=True)
+    )
+
+
+_REMEDY = "It belongs to other params: call `init` with these, or restore theirs."
+
+
+def state_leaves(params: Params, tree: Any, *, masked: bool = False) -> list[Any]:
+    """Return the arrays of a tree in a state, each where the param of its name stands.
+
+    A restored state may hold them in another order, see `leaves_in_order_of`. Those of
+    other params would broadcast, or come to the wrong leaf, and go on.
+
+    Args:
+      params: The params.
+      tree: Tree of arrays like the params.
+      masked: Whether `optax.MaskedNode` may stand for some; the entry is None there.
+
+    Returns:
+      One entry per leaf of the params.
+
+    Raises:
+      ValueError: the trees differ in a name or in a shape.
+    """
+    demand = "the optimizer state must have the names of the params"
+    leaves = leaves_in_order_of(params, tree, demand, _REMEDY, masked=masked)
+    for i, (w, x) in enumerate(zip(jax.tree.leaves(params), leaves, strict=True)):
+        if x is not None and jnp.shape(x) != spec_of(w)[0]:
+            raise ValueError(
+                f"the optimizer state must have the shape of parameter "
+                f"'{leaf_names(params)[i]}', {spec_of(w)[0]}, got {jnp.shape(x)}. "
+                f"{_REMEDY}"
+            )
+    return [None if x is None else jnp.asarray(x) for x in leaves]
+
+
+def unwrap(tree: Any) -> Any:
+    """Return the tree with arrays in place of NNX variables.
+
+    NNX's optimizer wraps every array of a state in variables of its own kind, so that
+    the trees of a state and of the params differ.
+    """
+    return jax.tree.map(jnp.asarray, tree, is_leaf=is_box)
