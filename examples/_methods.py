@@ -86,5 +86,5 @@ def structured(method: str, params: nnx.State, opt_state: optax.OptState) -> nnx
     if method in ("RMDA", "RAMDA"):
         return rj.structured_params(opt_state, REGULARIZER)
     if method == "RigL":
-        return rj.masked_params(opt_state, params)
+        return rj.rigl_params(opt_state, params)
     return params

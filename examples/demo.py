@@ -234,7 +234,7 @@ def summarize(epochs: list[Epoch], test: Split) -> Summary:
         "weights": sum(k.size for k in kernels.values()),
         "weights_left": sum(int(jnp.count_nonzero(k)) for k in kernels.values()),
         # Epochs are counted from 1.
-        "support_stable_since": int(rj.metrics.support_stable_since(supports)) + 1,
+        "support_stable_since": int(rj.metrics.stable_since(supports)) + 1,
         "channels": {
             layer: (int(active.sum()), active.size)  # kept, of how many
             for layer, active in _kernels(epochs[-1].support).items()

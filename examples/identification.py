@@ -135,7 +135,7 @@ def measure(
         iterate = rj.structured_params(state, REGULARIZER)
         followed = state.mean_gradient()
         own_certificate = rj.metrics.stationarity(state, REGULARIZER)
-        own_margin = rj.metrics.nondegeneracy_margin(state, REGULARIZER)
+        own_margin = rj.metrics.margin(state, REGULARIZER)
     else:
         iterate = params
         followed = state.mu / (1 - MOMENTUM**state.count)  # its bias corrected

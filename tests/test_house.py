@@ -41,12 +41,12 @@ METHODS = types.FunctionType | property | classmethod | staticmethod
 
 PUBLIC = {
     "rmda_jax": """
-        AdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
+        ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
         Regularizer RegularizerMap RigLState __version__ binary box box_l1 boxed
         elastic_net fused_lasso group_l0 group_l_half group_l_two_thirds
         group_lasso group_linf group_log_sum group_lq group_mcp group_scad l0 l1
         l1_ball l2_ball l2_norm l_half l_half_ball l_two_thirds linf_norm
-        log_sum lq masked_params mcp metrics n_m nonnegative nonnegative_l1
+        log_sum lq rigl_params mcp metrics n_m nonnegative nonnegative_l1
         nuclear_norm proxgen proxsgd proxsgd_adaptive proxssi ramda rigl rmda
         scad shrink simplex sparse_group_lasso spectral_mcp squared_l2 stages
         structured_params structured_support ternary tied_group_lasso top_k
@@ -58,8 +58,8 @@ PUBLIC = {
         apply factors load plan report save slice_module spec trace verify
     """,
     "rmda_jax.metrics": """
-        group_sparsity nondegeneracy_margin rank sparsity stable_since
-        stationarity support_distance support_stable_since
+        group_sparsity margin rank sparsity stable_since stationarity
+        support_distance update_stable_since
     """,
 }
 

@@ -96,7 +96,7 @@ def structured_params(
     if preset.method in ("rmda", "rmda_l1", "ramda"):
         return rj.structured_params(opt_state, REGULARIZERS[preset.structure])
     if preset.method == "rigl":
-        return rj.masked_params(opt_state, params)
+        return rj.rigl_params(opt_state, params)
     return params
 
 

@@ -1,11 +1,16 @@
-"""MEASURE: sparsity, rank, identification and optimality; all jit-able."""
+"""MEASURE: sparsity, rank, identification and optimality; all jit-able.
+
+Every function takes first what it measures, and its parameter says what that is:
+``params``, ``opt_state``, the support of one step (``support``) or the supports of many
+(``supports``). Then come the regularizer, where one is needed, and options.
+"""
 
 from rmda_jax.metrics._identification import (
-    nondegeneracy_margin as nondegeneracy_margin,
+    margin as margin,
     stable_since as stable_since,
     stationarity as stationarity,
     support_distance as support_distance,
-    support_stable_since as support_stable_since,
+    update_stable_since as update_stable_since,
 )
 from rmda_jax.metrics._sparsity import (
     group_sparsity as group_sparsity,

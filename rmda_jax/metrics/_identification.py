@@ -44,32 +44,7 @@ def support_distance(first: Any, second: Any) -> jax.Array:
     return total
 
 
-def stable_since(
-    since: jax.Array, step: jax.Array, previous: Any, current: Any
-) -> jax.Array:
-    """Update the step since which the support has not changed, one support at a time.
-
-    For a loop or a scan that keeps only the previous support.
-
-    Args:
-      since: Its value so far; start with 0.
-      step: The current step.
-      previous: Support at the step before.
-      current: Support now.
-
-    Returns:
-      ``step`` if the support changed, else ``since``; int32.
-
-    Examples:
-      >>> before, now = jnp.array([True, False]), jnp.array([True, True])
-      >>> rj.metrics.stable_since(0, 7, before, now)
-      Array(7, dtype=int32)
-    """
-    changed = support_distance(previous, current) > 0
-    return jnp.where(changed, step, since).astype(jnp.int32)
-
-
-def support_stable_since(supports: Any) -> jax.Array:
+def stable_since(supports: Any) -> jax.Array:
     """Return the first index from which on a recorded support equals its last one.
 
     Args:
@@ -84,7 +59,7 @@ def support_stable_since(supports: Any) -> jax.Array:
 
     Examples:
       >>> supports = jnp.array([[True, True], [True, False], [True, False]])
-      >>> rj.metrics.support_stable_since(supports)
+      >>> rj.metrics.stable_since(supports)
       Array(1, dtype=int32)
     """
     leaves = jax.tree.leaves(supports)
@@ -95,6 +70,35 @@ def support_stable_since(supports: Any) -> jax.Array:
     for leaf in leaves:
         differs |= jnp.any(leaf != leaf[-1:], axis=tuple(range(1, leaf.ndim)))
     return jnp.max(jnp.where(differs, jnp.arange(1, length + 1), 0)).astype(jnp.int32)
+
+
+def update_stable_since(
+    previous: Any, current: Any, since: jax.Array, step: jax.Array
+) -> jax.Array:
+    """Update the step since which the support has not changed, by the supports of two.
+
+    For a loop or a scan that keeps only the previous support. `stable_since` takes all
+    supports at once.
+
+    Args:
+      previous: Support at the step before, as `structured_support` gives it.
+      current: Support now.
+      since: The value so far; start with 0.
+      step: The current step.
+
+    Returns:
+      ``step`` if the support changed, else ``since``; int32.
+
+    Raises:
+      ValueError: as in `support_distance`.
+
+    Examples:
+      >>> before, now = jnp.array([True, False]), jnp.array([True, True])
+      >>> rj.metrics.update_stable_since(before, now, since=0, step=7)
+      Array(7, dtype=int32)
+    """
+    changed = support_distance(previous, current) > 0
+    return jnp.where(changed, step, since).astype(jnp.int32)
 
 
 def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
@@ -133,7 +137,7 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
     return jnp.sqrt(total)
 
 
-def nondegeneracy_margin(opt_state: Any, regularizer: Spec) -> jax.Array:
+def margin(opt_state: Any, regularizer: Spec) -> jax.Array:
     r"""Return how safely the zero groups stay zero, by the averaged gradient.
 
     .. math:: \min_{g:\, \hat W_g = 0} 1 - \frac{\|\bar G_g\|}{\lambda w_g\varphi'(0)}

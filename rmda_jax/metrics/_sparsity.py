@@ -97,11 +97,11 @@ def group_sparsity(
     return _dead_share(alive, total, "groups")
 
 
-def rank(supports: Any) -> Any:
+def rank(support: Any) -> Any:
     """Return the number of active units of every leaf: with spectral maps, its rank.
 
     Args:
-      supports: Tree of boolean arrays: `structured_support` of an optimizer state,
+      support: Tree of boolean arrays: `structured_support` of an optimizer state,
         which counts the singular values the prox itself shrank, or
         `RegularizerMap.support` of params, which needs an SVD and a tolerance.
 
@@ -113,7 +113,7 @@ def rank(supports: Any) -> Any:
       >>> rj.metrics.rank(rj.nuclear_norm().prox_support(x, 1.0))
       Array(2, dtype=int32)
     """
-    return jax.tree.map(lambda s: jnp.sum(s, axis=-1, dtype=jnp.int32), supports)
+    return jax.tree.map(lambda s: jnp.sum(s, axis=-1, dtype=jnp.int32), support)
 
 
 def _count(flags_or_sizes: jax.Array) -> jax.Array:

@@ -71,8 +71,8 @@ from rmda_jax.transforms._proxssi import proxssi as proxssi
 from rmda_jax.transforms._ramda import RAMDAState as RAMDAState, ramda as ramda
 from rmda_jax.transforms._rigl import (
     RigLState as RigLState,
-    masked_params as masked_params,
     rigl as rigl,
+    rigl_params as rigl_params,
 )
 from rmda_jax.transforms._rmda import RMDAState as RMDAState, rmda as rmda
 from rmda_jax.transforms._structured import (

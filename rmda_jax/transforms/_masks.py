@@ -79,7 +79,7 @@ class Masks:
         masks = [
             jnp.ones_like(leaf, dtype=bool)
             if target is None or self.gradual
-            else _keep(_random(key, leaf), target)
+            else _top_k_mask(_random_scores(key, leaf), target)
             for leaf, target, key in zip(
                 leaves, self._targets(params), self._keys(len(leaves)), strict=True
             )
@@ -105,14 +105,16 @@ class Masks:
         def change(masks: list, params: list, scores: list) -> list:
             if self.grow == "random":
                 keys = self._keys(len(params), count)
-                scores = [_random(key, w) for key, w in zip(keys, params, strict=True)]
+                scores = [
+                    _random_scores(key, w) for key, w in zip(keys, params, strict=True)
+                ]
             excess = self._excess_at(count)
             fraction = self.drop_fraction_at(count) if self.grow else None
             rows = zip(masks, params, scores, targets, strict=True)
             return [
                 jnp.ones_like(mask)
                 if target is None
-                else _moved(mask, w, score, target, excess, fraction)
+                else _rewired(mask, w, score, target, excess, fraction)
                 for mask, w, score, target in rows
             ]
 
@@ -127,6 +129,7 @@ class Masks:
         value = evaluate(self.drop_fraction, count)
         if callable(self.drop_fraction) or self.end_step is None:
             return value
+        # f_t = alpha / 2 (1 + cos(pi t / T))
         return value / 2 * (1 + jnp.cos(jnp.pi * count / self.end_step))
 
     def _excess_at(self, count: jax.Array) -> jax.Array:
@@ -134,6 +137,7 @@ class Masks:
         if not self.gradual:
             return jnp.ones(())
         last = self._last_step()
+        # S_t / S_T = 1 - (1 - t / T)^3 of them are gone (Zhu & Gupta, equation 1)
         return jnp.power(1 - jnp.minimum(count, last) / last, 3)
 
     def _last_step(self) -> int:
@@ -171,6 +175,7 @@ class Masks:
         return targets
 
     def _rules(self) -> RegularizerMap:
+        # A map only for its patterns and their errors: l0 marks the sparse leaves.
         where = "*" if self.where is None else self.where
         rules = [(pattern, None) for pattern in _patterns("dense", self.dense)]
         rules += [(pattern, l0()) for pattern in _patterns("where", where)]
@@ -191,6 +196,8 @@ def _erk(shapes: list[Shape], sparsity: float) -> list[float]:
     raw = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
     dense: set[int] = set()
     scale = 0.0
+    # A density above 1 is cut off, and the other leaves make up for it: again, until
+    # none is above 1.
     while len(dense) < len(shapes):
         rest = [i for i in range(len(shapes)) if i not in dense]
         n_ones = sum(sizes[i] for i in rest) - sum(n_zeros)
@@ -205,7 +212,7 @@ def _erk(shapes: list[Shape], sparsity: float) -> list[float]:
 DISTRIBUTIONS = {"erk": _erk, "uniform": _uniform}
 
 
-def _moved(
+def _rewired(
     mask: jax.Array,
     w: jax.Array,
     score: jax.Array,
@@ -213,33 +220,46 @@ def _moved(
     excess: jax.Array,
     fraction: jax.Array | None,
 ) -> jax.Array:
-    """Drop the smallest weights and grow those of the largest scores instead."""
+    """Return the mask without its smallest weights, and with the largest scores.
+
+    Args:
+      mask: Which weights are there.
+      w: The weights.
+      score: Their scores for growing.
+      target: How many are there in the end.
+      excess: Share of those to be pruned that may stay for now.
+      fraction: Share of the weights to exchange; None if none grow.
+    """
+    # n_1, the number of weights after this: it falls if pruning is gradual
     surplus = jnp.round((mask.size - target) * excess).astype(jnp.int32)
     n_flags = jnp.minimum(jnp.sum(mask, dtype=jnp.int32), target + surplus)
     if fraction is None:
-        return _keep(_above(w, mask), n_flags)
+        return _top_k_mask(_scores_among(w, mask), n_flags)
+    # k = max(1, round((1 - f_t) n_1)); K are the k largest weights that are there
     n_kept = jnp.round(n_flags * (1 - fraction)).astype(jnp.int32)
     n_kept = jnp.clip(n_kept, 1, n_flags)
-    kept = _keep(_above(w, mask), n_kept)
-    return kept | _keep(_above(score, ~kept), n_flags - n_kept)
+    kept = _top_k_mask(_scores_among(w, mask), n_kept)
+    # G are the n_1 - k largest scores outside K: what was dropped may come back
+    return kept | _top_k_mask(_scores_among(score, ~kept), n_flags - n_kept)
 
 
-def _above(x: jax.Array, candidates: jax.Array) -> jax.Array:
-    """Return scores that order candidates like |x|, and all of them above the rest."""
+def _scores_among(x: jax.Array, candidates: jax.Array) -> jax.Array:
+    """Return scores that order candidates like |x|; all others have score 0."""
     magnitude = jnp.abs(x.astype(wide_dtype(x.dtype)))
-    # One float up: a candidate of magnitude 0 still exceeds what is none.
+    # The next float up: a candidate of magnitude 0 still has a positive score.
     return jnp.where(candidates, jnp.nextafter(magnitude, jnp.inf), 0)
 
 
-def _keep(score: jax.Array, k: Any) -> jax.Array:
-    """Flag the ``k`` largest scores of an array, ``k`` traced or not."""
+def _top_k_mask(score: jax.Array, k: Any) -> jax.Array:
+    """Return a mask of the ``k`` largest scores; ``k`` may be traced."""
     return keep_largest(score, k, tuple(range(score.ndim)))
 
 
-def _random(key: jax.Array, like: Any) -> jax.Array:
-    """Return uniform scores; the sum takes over the sharding of the array."""
+def _random_scores(key: jax.Array, like: Any) -> jax.Array:
+    """Return uniform scores with the sharding of the array."""
     shape, dtype = spec_of(like)
     dtype = wide_dtype(dtype)
+    # Random numbers have no sharding of their own: the sum takes that of the zeros.
     return jnp.zeros_like(like, dtype=dtype) + jax.random.uniform(key, shape, dtype)
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
+from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._adam import AdamOptions, ProxAdamState
+from rmda_jax.transforms._adam import AdamOptions, AdamScalars, ProxAdamState
 from rmda_jax.transforms._arguments import check_updates, scale
 from rmda_jax.transforms._prox_leaves import metric_prox_each
 from rmda_jax.transforms._state import as_updates, leaf_lists
@@ -88,42 +89,61 @@ def proxgen(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxAdamState]:
         check_updates(updates, params)
-        bounds = bind(regularizer, params)
-        now = options.at(state.count)
-        eta, t = now.learning_rate, (state.count + 1).astype(now.b1.dtype)
-
-        # m_t, v_t: the moments of Adam; with AMSGrad, the largest v_t so far
-        largest = state.nu_max if amsgrad else state.nu
-        w, g, mu, nu, nu_max = leaf_lists(params, updates, state.mu, state.nu, largest)
-        mu, nu = now.moments(g, mu, nu)
-        nu_max = jax.tree.map(jnp.maximum, nu_max, nu) if amsgrad else nu
-        # D_t = sqrt(v_t / (1 - beta_2^t)) + epsilon
-        root = jnp.sqrt(1 - now.b2**t)
-        metric = lambda v: jnp.sqrt(v) / root.astype(v.dtype) + now.eps.astype(v.dtype)
-        # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t, with the step of AdamW
-        # Z_t = (1 - eta_t omega) W_{t-1} - eta_t / (1 - beta_1^t) m_t / D_t
-        kept, rate = 1 - eta * now.weight_decay, eta / (1 - now.b1**t)
-        new = metric_prox_each(
-            bounds,
-            lambda w, m, metric: scale(kept, w) - scale(rate, m) / metric,
-            (w, mu),
-            metric,
-            nu_max,
-            eta * now.strength,
-            start=w,
+        return _proxgen_update(
+            bind(regularizer, params),
+            updates,
+            state,
+            params,
+            options.at(state.count),
+            amsgrad,
             rtol=rtol,
             max_iters=max_iters,
-        )
-        change = jax.tree.map(jnp.subtract, new, w)
-
-        treedef = jax.tree.structure(params)
-        return as_updates(params, change), ProxAdamState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
-            mu=treedef.unflatten(mu),
-            nu=treedef.unflatten(nu),
-            nu_max=treedef.unflatten(nu_max) if amsgrad else (),
         )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)
+    )
+
+
+def _proxgen_update(
+    bounds: list[Bound],
+    updates: optax.Updates,
+    state: ProxAdamState,
+    params: Params,
+    now: AdamScalars,
+    amsgrad: bool,
+    **options: Any,
+) -> tuple[optax.Updates, ProxAdamState]:
+    """Return the update and the state by the formulas of `proxgen`."""
+    eta, t = now.learning_rate, (state.count + 1).astype(now.b1.dtype)
+
+    # m_t, v_t: the moments of Adam; with AMSGrad, the largest v_t so far
+    largest = state.nu_max if amsgrad else state.nu
+    w, g, mu, nu, nu_max = leaf_lists(params, updates, state.mu, state.nu, largest)
+    mu, nu = now.moments(g, mu, nu)
+    nu_max = jax.tree.map(jnp.maximum, nu_max, nu) if amsgrad else nu
+    # D_t = sqrt(v_t / (1 - beta_2^t)) + epsilon
+    root = jnp.sqrt(1 - now.b2**t)
+    metric = lambda v: jnp.sqrt(v) / root.astype(v.dtype) + now.eps.astype(v.dtype)
+    # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t, with the step of AdamW
+    # Z_t = (1 - eta_t omega) W_{t-1} - eta_t / (1 - beta_1^t) m_t / D_t
+    kept, rate = 1 - eta * now.weight_decay, eta / (1 - now.b1**t)
+    new = metric_prox_each(
+        bounds,
+        lambda w, m, metric: scale(kept, w) - scale(rate, m) / metric,
+        (w, mu),
+        metric,
+        nu_max,
+        eta * now.strength,
+        start=w,
+        **options,
+    )
+    change = jax.tree.map(jnp.subtract, new, w)
+
+    treedef = jax.tree.structure(params)
+    return as_updates(params, change), ProxAdamState(
+        count=jnp.asarray(optax.safe_increment(state.count)),
+        mu=treedef.unflatten(mu),
+        nu=treedef.unflatten(nu),
+        nu_max=treedef.unflatten(nu_max) if amsgrad else (),
     )

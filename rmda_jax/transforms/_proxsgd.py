@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
+from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
     check_hyperparameter,
@@ -89,25 +90,42 @@ def proxsgd(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDState]:
         check_updates(updates, params)
-        bounds = bind(regularizer, params)
-        w, g, mu = leaf_lists(params, updates, state.mu)
-        eta = evaluate(learning_rate, state.count)
-        lam = evaluate(strength, state.count)
-        rho = evaluate(averaging, state.count)
-
-        # m_t = (1 - rho_t) m_{t-1} + rho_t g_t
-        mu = jax.tree.map(lambda m, g: moving_average(m, g, rho), mu, g)
-        # W_t = prox_{eta_t lambda psi}(W_{t-1} - eta_t m_t)
-        etas = [eta.astype(m.dtype) for m in mu]
-        center = lambda w, m, eta: w - eta * m
-        new = prox_each(bounds, center, (w, mu, etas), eta * lam)
-        change = jax.tree.map(jnp.subtract, new, w)
-
-        return as_updates(params, change), ProxSGDState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
-            mu=jax.tree.structure(params).unflatten(mu),
+        return _proxsgd_update(
+            bind(regularizer, params),
+            updates,
+            state,
+            params,
+            evaluate(learning_rate, state.count),
+            evaluate(strength, state.count),
+            evaluate(averaging, state.count),
         )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)
+    )
+
+
+def _proxsgd_update(
+    bounds: list[Bound],
+    updates: optax.Updates,
+    state: ProxSGDState,
+    params: Params,
+    eta: jax.Array,
+    lam: jax.Array,
+    rho: jax.Array,
+) -> tuple[optax.Updates, ProxSGDState]:
+    """Return the update and the state by the formulas of `proxsgd`."""
+    w, g, mu = leaf_lists(params, updates, state.mu)
+    # m_t = (1 - rho_t) m_{t-1} + rho_t g_t
+    mu = jax.tree.map(lambda m, g: moving_average(m, g, rho), mu, g)
+    # W_t = prox_{eta_t lambda psi}(W_{t-1} - eta_t m_t)
+    # eta is an operand of the centre, so that the prox can compute eta_t m_t anew.
+    etas = [eta.astype(m.dtype) for m in mu]
+    center = lambda w, m, eta: w - eta * m
+    new = prox_each(bounds, center, (w, mu, etas), eta * lam)
+    change = jax.tree.map(jnp.subtract, new, w)
+
+    return as_updates(params, change), ProxSGDState(
+        count=jnp.asarray(optax.safe_increment(state.count)),
+        mu=jax.tree.structure(params).unflatten(mu),
     )

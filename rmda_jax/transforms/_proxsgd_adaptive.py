@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
+from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
     check_hyperparameter,
@@ -30,19 +31,15 @@ class ProxSGDAdaptiveState(NamedTuple):
     nu: Params  # accumulator dtype: average of their squares
 
 
-def _authors_step(count: ArrayLike) -> jax.Array:
-    return 0.06 / jnp.sqrt(jnp.asarray(count) + 4.0)
-
-
 def _authors_averaging(count: ArrayLike) -> jax.Array:
     return 0.9 / jnp.sqrt(jnp.asarray(count) + 4.0)
 
 
 def proxsgd_adaptive(
+    learning_rate: ScalarOrSchedule,
     regularizer: Spec,
     strength: ScalarOrSchedule,
     *,
-    learning_rate: ScalarOrSchedule = _authors_step,
     averaging: ScalarOrSchedule = _authors_averaging,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-7,
@@ -63,11 +60,12 @@ def proxsgd_adaptive(
     regularizer, such as ``box_l1(-1, 1)``.
 
     Args:
+      learning_rate: :math:`\epsilon_t \ge 0`, at most 1 for a convex combination. The
+        authors take :math:`0.06/\sqrt{t+4}` after t updates.
       regularizer: A `RegularizerMap`, one regularizer, or a pytree prefix.
       strength: :math:`\lambda \ge 0`.
-      learning_rate: :math:`\epsilon_t \ge 0`, at most 1 for a combination; the authors'
-        :math:`0.06/\sqrt{t+4}` by default, t being the updates so far.
-      averaging: :math:`\rho_t \in (0, 1]`; the authors' :math:`0.9/\sqrt{t+4}`.
+      averaging: :math:`\rho_t \in (0, 1]`; the authors' :math:`0.9/\sqrt{t+4}` after t
+        updates by default.
       b2: :math:`\beta \in [0, 1)`.
       eps: :math:`\delta > 0`.
       accumulator_dtype: Dtype of the averages; at least float32 by default.
@@ -80,7 +78,8 @@ def proxsgd_adaptive(
       TypeError, ValueError: as `rmda`; a number out of the ranges above.
 
     Examples:
-      >>> tx = rj.proxsgd_adaptive(rj.l1(), strength=100.0)
+      >>> schedule = lambda count: 0.06 / jnp.sqrt(count + 4)
+      >>> tx = rj.proxsgd_adaptive(schedule, rj.l1(), strength=100.0)
       >>> params = jnp.array([1.0, -1.0])
       >>> updates, _ = tx.update(params, tx.init(params), params)
       >>> optax.apply_updates(params, updates) == 0
@@ -91,8 +90,8 @@ def proxsgd_adaptive(
       and Constraints <https://openreview.net/forum?id=HygpthEtvr>`_, ICLR 2020,
       Algorithm 1. The released TensorFlow scripts add an l1 penalty of Keras on top.
     """
-    check_hyperparameter("strength", strength)
     check_hyperparameter("learning_rate", learning_rate)
+    check_hyperparameter("strength", strength)
     check_hyperparameter("averaging", averaging, positive=True, most=1)
     check_hyperparameter("b2", b2, below=1)
     check_hyperparameter("eps", eps, positive=True)
@@ -110,37 +109,51 @@ def proxsgd_adaptive(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDAdaptiveState]:
         check_updates(updates, params)
-        bounds = bind(regularizer, params)
-        w, g, mu, nu = leaf_lists(params, updates, state.mu, state.nu)
-        lam, step, rho, beta, delta = (
-            evaluate(number, state.count)
-            for number in (strength, learning_rate, averaging, b2, eps)
-        )
-
-        # v_t = (1 - rho_t) v_{t-1} + rho_t g_t
-        mu = jax.tree.map(lambda v, g: moving_average(v, g, rho), mu, g)
-        # r_t = beta r_{t-1} + (1 - beta) g_t^2
-        nu = jax.tree.map(
-            lambda r, g: scale(beta, r) + scale(1 - beta, jnp.square(g)), nu, g
-        )
-        # tau_t = sqrt(r_t / (1 - beta^t)) + delta
-        correction = 1 - beta ** (state.count + 1).astype(beta.dtype)
-        metric = lambda r: (
-            jnp.sqrt(r / correction.astype(r.dtype)) + delta.astype(r.dtype)
-        )
-        # What_t = prox_{lambda psi}(W_{t-1} - v_t / tau_t) in the metric tau_t
-        center = lambda w, v, metric: w - v / metric
-        target = metric_prox_each(bounds, center, (w, mu), metric, nu, lam, start=w)
-        # W_t - W_{t-1} = epsilon_t (What_t - W_{t-1})
-        change = jax.tree.map(lambda x, w: scale(step, x - w), target, w)
-
-        treedef = jax.tree.structure(params)
-        return as_updates(params, change), ProxSGDAdaptiveState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
-            mu=treedef.unflatten(mu),
-            nu=treedef.unflatten(nu),
+        numbers = (learning_rate, strength, averaging, b2, eps)
+        return _adaptive_update(
+            bind(regularizer, params),
+            updates,
+            state,
+            params,
+            *(evaluate(number, state.count) for number in numbers),
         )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)
+    )
+
+
+def _adaptive_update(
+    bounds: list[Bound],
+    updates: optax.Updates,
+    state: ProxSGDAdaptiveState,
+    params: Params,
+    step: jax.Array,
+    lam: jax.Array,
+    rho: jax.Array,
+    beta: jax.Array,
+    delta: jax.Array,
+) -> tuple[optax.Updates, ProxSGDAdaptiveState]:
+    """Return the update and the state by the formulas of `proxsgd_adaptive`."""
+    w, g, mu, nu = leaf_lists(params, updates, state.mu, state.nu)
+    # v_t = (1 - rho_t) v_{t-1} + rho_t g_t
+    mu = jax.tree.map(lambda v, g: moving_average(v, g, rho), mu, g)
+    # r_t = beta r_{t-1} + (1 - beta) g_t^2
+    nu = jax.tree.map(
+        lambda r, g: scale(beta, r) + scale(1 - beta, jnp.square(g)), nu, g
+    )
+    # tau_t = sqrt(r_t / (1 - beta^t)) + delta
+    correction = 1 - beta ** (state.count + 1).astype(beta.dtype)
+    metric = lambda r: jnp.sqrt(r / correction.astype(r.dtype)) + delta.astype(r.dtype)
+    # What_t = prox_{lambda psi}(W_{t-1} - v_t / tau_t) in the metric tau_t
+    center = lambda w, v, metric: w - v / metric
+    target = metric_prox_each(bounds, center, (w, mu), metric, nu, lam, start=w)
+    # W_t - W_{t-1} = epsilon_t (What_t - W_{t-1})
+    change = jax.tree.map(lambda x, w: scale(step, x - w), target, w)
+
+    treedef = jax.tree.structure(params)
+    return as_updates(params, change), ProxSGDAdaptiveState(
+        count=jnp.asarray(optax.safe_increment(state.count)),
+        mu=treedef.unflatten(mu),
+        nu=treedef.unflatten(nu),
     )

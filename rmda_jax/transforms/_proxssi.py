@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
+from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
-from rmda_jax.transforms._adam import AdamOptions, ProxAdamState
+from rmda_jax.transforms._adam import AdamOptions, AdamScalars, ProxAdamState
 from rmda_jax.transforms._arguments import check_updates, scale
 from rmda_jax.transforms._prox_leaves import metric_prox_each
 from rmda_jax.transforms._state import as_updates, leaf_lists
@@ -83,37 +84,54 @@ def proxssi(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxAdamState]:
         check_updates(updates, params)
-        bounds = bind(regularizer, params)
-        w, g, mu, nu = leaf_lists(params, updates, state.mu, state.nu)
-        now = options.at(state.count)
-        eta, t = now.learning_rate, (state.count + 1).astype(now.b1.dtype)
-
-        # m_t, v_t: the moments of Adam
-        mu, nu = now.moments(g, mu, nu)
-        # D_t = sqrt(v_t) + epsilon, without the bias correction of Adam
-        metric = lambda v: jnp.sqrt(v) + now.eps.astype(v.dtype)
-        # eta'_t = eta_t sqrt(1 - beta_2^t) / (1 - beta_1^t)
-        corrected = eta
-        if bias_correction:
-            corrected = eta * jnp.sqrt(1 - now.b2**t) / (1 - now.b1**t)
-        # Z_t = (1 - eta_t omega) (W_{t-1} - eta'_t m_t / D_t)
-        kept = 1 - eta * now.weight_decay
-        center = lambda w, m, metric: scale(kept, w - scale(corrected, m) / metric)
-        # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t: the threshold has eta_t,
-        # and not eta'_t
-        new = metric_prox_each(
-            bounds, center, (w, mu), metric, nu, eta * now.strength, start=w
-        )
-        change = jax.tree.map(jnp.subtract, new, w)
-
-        treedef = jax.tree.structure(params)
-        return as_updates(params, change), ProxAdamState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
-            mu=treedef.unflatten(mu),
-            nu=treedef.unflatten(nu),
-            nu_max=(),
+        return _proxssi_update(
+            bind(regularizer, params),
+            updates,
+            state,
+            params,
+            options.at(state.count),
+            bias_correction,
         )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)
+    )
+
+
+def _proxssi_update(
+    bounds: list[Bound],
+    updates: optax.Updates,
+    state: ProxAdamState,
+    params: Params,
+    now: AdamScalars,
+    bias_correction: bool,
+) -> tuple[optax.Updates, ProxAdamState]:
+    """Return the update and the state by the formulas of `proxssi`."""
+    w, g, mu, nu = leaf_lists(params, updates, state.mu, state.nu)
+    eta, t = now.learning_rate, (state.count + 1).astype(now.b1.dtype)
+
+    # m_t, v_t: the moments of Adam
+    mu, nu = now.moments(g, mu, nu)
+    # D_t = sqrt(v_t) + epsilon, without the bias correction of Adam
+    metric = lambda v: jnp.sqrt(v) + now.eps.astype(v.dtype)
+    # eta'_t = eta_t sqrt(1 - beta_2^t) / (1 - beta_1^t)
+    corrected = eta
+    if bias_correction:
+        corrected = eta * jnp.sqrt(1 - now.b2**t) / (1 - now.b1**t)
+    # Z_t = (1 - eta_t omega) (W_{t-1} - eta'_t m_t / D_t)
+    kept = 1 - eta * now.weight_decay
+    center = lambda w, m, metric: scale(kept, w - scale(corrected, m) / metric)
+    # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t: the threshold has eta_t,
+    # and not eta'_t
+    new = metric_prox_each(
+        bounds, center, (w, mu), metric, nu, eta * now.strength, start=w
+    )
+    change = jax.tree.map(jnp.subtract, new, w)
+
+    treedef = jax.tree.structure(params)
+    return as_updates(params, change), ProxAdamState(
+        count=jnp.asarray(optax.safe_increment(state.count)),
+        mu=treedef.unflatten(mu),
+        nu=treedef.unflatten(nu),
+        nu_max=(),
     )

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
+from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
     check_hyperparameter,
@@ -148,63 +150,85 @@ def ramda(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RAMDAState]:
         check_updates(updates, params)
-        bounds = bind(regularizer, params)
-        w, g, grad_sum, grad_sq_sum, anchor = leaf_lists(
-            params, updates, state.grad_sum, state.grad_sq_sum, state.anchor
-        )
-        now = _advance(
+        return _ramda_update(
+            bind(regularizer, params),
+            updates,
             state,
+            params,
             evaluate(learning_rate, state.count),
             evaluate(strength, state.count),
+            evaluate(averaging, state.count),
             evaluate(eps, state.count) * eps_decay ** _n_past(restarts, state.count),
             is_step(state.count, restarts),
-        )
-        c = evaluate(averaging, state.count)
-
-        # V_t = V_{t-1} + s_t g_t
-        grad_sum = jax.tree.map(
-            lambda v, g: jnp.where(now.first, 0, v) + scale(now.weight, g), grad_sum, g
-        )
-        # U_t = U_{t-1} + s_t g_t^2
-        grad_sq_sum = jax.tree.map(
-            lambda u, g: jnp.where(now.first, 0, u) + scale(now.weight, jnp.square(g)),
-            grad_sq_sum,
-            g,
-        )
-        # W_0 = the params that the stage begins with
-        anchor = jax.tree.map(lambda w0, w: jnp.where(now.first, w, w0), anchor, w)
-        # P_t = cube root of U_t, + eps
-        metric = lambda u: _metric(u, now.eps)
-        # What_t = prox_{alpha_t lambda psi}(W_0 - V_t / P_t) in the metric P_t
-        structured = metric_prox_each(
-            bounds,
-            _center,
-            (anchor, grad_sum),
-            metric,
-            grad_sq_sum,
-            now.alpha * now.lam,
-            start=w,
             rtol=rtol,
             max_iters=max_iters,
-        )
-        # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
-        # zeros of What_t, because w + (0 - w) is 0.
-        change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
-
-        treedef = jax.tree.structure(params)
-        return as_updates(params, change), RAMDAState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
-            stage_count=now.t,
-            weight_sum=now.alpha,
-            strength=now.lam,
-            eps=now.eps,
-            grad_sum=treedef.unflatten(grad_sum),
-            grad_sq_sum=treedef.unflatten(grad_sq_sum),
-            anchor=treedef.unflatten(anchor),
         )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)
+    )
+
+
+def _ramda_update(
+    bounds: list[Bound],
+    updates: optax.Updates,
+    state: RAMDAState,
+    params: Params,
+    eta: jax.Array,
+    lam: jax.Array,
+    c: jax.Array,
+    eps: jax.Array,
+    restart: ArrayLike,
+    **options: Any,
+) -> tuple[optax.Updates, RAMDAState]:
+    """Return the update and the state by the formulas of the module's docstring."""
+    w, g, grad_sum, grad_sq_sum, anchor = leaf_lists(
+        params, updates, state.grad_sum, state.grad_sq_sum, state.anchor
+    )
+    # t = 1, 2, ... within a stage, at whose first update the sums begin at 0
+    first = (state.stage_count == 0) | restart
+    t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
+    so_far = lambda total: jnp.where(first, 0, total)
+
+    # s_t = eta_t sqrt(t), alpha_t = alpha_{t-1} + s_t
+    s = eta * jnp.sqrt(t.astype(eta.dtype))
+    alpha = so_far(state.weight_sum) + s
+    # V_t = V_{t-1} + s_t g_t
+    grad_sum = jax.tree.map(lambda v, g: so_far(v) + scale(s, g), grad_sum, g)
+    # U_t = U_{t-1} + s_t g_t^2
+    grad_sq_sum = jax.tree.map(
+        lambda u, g: so_far(u) + scale(s, jnp.square(g)), grad_sq_sum, g
+    )
+    # W_0 = the params that the stage begins with
+    anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
+    # P_t = cube root of U_t, + eps
+    eps = eps.astype(eta.dtype)
+    metric = lambda u: _metric(u, eps)
+    # What_t = prox_{alpha_t lambda psi}(W_0 - V_t / P_t) in the metric P_t
+    structured = metric_prox_each(
+        bounds,
+        _center,
+        (anchor, grad_sum),
+        metric,
+        grad_sq_sum,
+        alpha * lam,
+        start=w,
+        **options,
+    )
+    # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
+    # zeros of What_t, because w + (0 - w) is 0.
+    change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
+
+    treedef = jax.tree.structure(params)
+    return as_updates(params, change), RAMDAState(
+        count=jnp.asarray(optax.safe_increment(state.count)),
+        stage_count=t,
+        weight_sum=alpha,
+        strength=lam,
+        eps=eps,
+        grad_sum=treedef.unflatten(grad_sum),
+        grad_sq_sum=treedef.unflatten(grad_sq_sum),
+        anchor=treedef.unflatten(anchor),
     )
 
 
@@ -229,27 +253,6 @@ def _initial_state(params: Params, dtype: Any) -> RAMDAState:
         grad_sq_sum=accumulators(params, dtype),
         anchor=accumulators(params, dtype),
     )
-
-
-class _Scalars(NamedTuple):
-    """The scalars of one update."""
-
-    first: jax.Array  # whether it begins a stage
-    t: jax.Array
-    weight: jax.Array  # s_t
-    alpha: jax.Array
-    lam: jax.Array
-    eps: jax.Array
-
-
-def _advance(
-    state: RAMDAState, eta: jax.Array, lam: jax.Array, eps: jax.Array, restart: Any
-) -> _Scalars:
-    first = (state.stage_count == 0) | restart
-    t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
-    weight = eta * jnp.sqrt(t.astype(eta.dtype))
-    alpha = jnp.where(first, 0, state.weight_sum) + weight
-    return _Scalars(first, t, weight, alpha, lam, eps.astype(eta.dtype))
 
 
 def _n_past(restarts: tuple[int, ...], count: jax.Array) -> jax.Array:

@@ -73,7 +73,7 @@ def rigl(
 
     Gradients must be dense: for all weights, at the sparse params. After every update
     the params are exactly zero where no weight is, whatever they were before;
-    `masked_params` does the same to the first ones, which ``init`` cannot change.
+    `rigl_params` does the same to the first ones, which ``init`` cannot change.
     Nothing may stand after it in an `optax.chain`: weight decay goes into ``inner``, as
     does clipping, unless it is to see the dense gradient.
 
@@ -126,7 +126,7 @@ def rigl(
       >>> tx = rj.rigl(optax.adam(0.1), 0.75, update_every=10, end_step=75)
       >>> params = {"kernel": jnp.ones((4, 4)), "bias": jnp.zeros(4)}
       >>> state = tx.init(params)
-      >>> params = rj.masked_params(state, params)
+      >>> params = rj.rigl_params(state, params)
       >>> target, update = jnp.diag(jnp.arange(1.0, 5.0)), jax.jit(tx.update)
       >>> for _ in range(100):
       ...     grads = {"kernel": params["kernel"] - target, "bias": params["bias"]}
@@ -192,18 +192,20 @@ def rigl(
             _masked(masks, updates), state.inner_state, sparse, **extra_args
         )
         if grow is not None:
+            # An update that rewires is no step of `inner`: weights and slots stay, but
+            # for the slots of weights that grow, which are those of `inner.init`.
             grown = jax.tree.map(lambda m, s: m & ~s, masks, staying)
             states = state.inner_state, inner_state, inner.init(sparse)
-            inner_state = _held_back(inner, due, grown, *states)
+            inner_state = _state_after_rewiring(inner, due, grown, *states)
             delta = jax.tree.map(lambda d: jnp.where(due, jnp.zeros_like(d), d), delta)
-        delta = jax.tree.map(_landing_on_zero, staying, delta, params)
+        delta = jax.tree.map(_zero_where_absent, staying, delta, params)
         count = jnp.asarray(optax.safe_increment(state.count))
         return delta, RigLState(count, masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def masked_params(opt_state: Any, params: Params) -> Params:
+def rigl_params(opt_state: Any, params: Params) -> Params:
     """Return the params with exact zeros where `rigl` has no weight.
 
     Args:
@@ -221,7 +223,7 @@ def masked_params(opt_state: Any, params: Params) -> Params:
     Examples:
       >>> params = jnp.ones((2, 8))
       >>> state = rj.rigl(optax.sgd(0.1), 0.75, end_step=100).init(params)
-      >>> rj.masked_params(state, params).sum()
+      >>> rj.rigl_params(state, params).sum()
       Array(4., dtype=float32)
     """
     is_state = lambda node: isinstance(node, RigLState)
@@ -249,8 +251,9 @@ def _checked(inner: Any) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(inner)
 
 
-def _landing_on_zero(staying: jax.Array, delta: jax.Array, w: jax.Array) -> jax.Array:
-    """Return the update in the params' dtype: w + (0 - w) is exactly 0."""
+def _zero_where_absent(staying: jax.Array, delta: jax.Array, w: jax.Array) -> jax.Array:
+    """Return the update in the params' dtype; it ends at 0 where no weight is."""
+    # w + (0 - w) is exactly 0.
     return jnp.where(staying, delta.astype(w.dtype), -w)
 
 
@@ -263,7 +266,7 @@ def _masked(masks: Any, tree: Any) -> Any:
     return jax.tree.map(leaf, masks, tree, is_leaf=_is_absent)
 
 
-def _held_back(
+def _state_after_rewiring(
     inner: optax.GradientTransformation,
     due: jax.Array,
     grown: Params,

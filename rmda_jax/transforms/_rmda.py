@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
+from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
     check_hyperparameter,
@@ -159,46 +161,60 @@ def rmda(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RMDAState]:
         check_updates(updates, params)
-        bounds = bind(regularizer, params)
-        w, g, grad_sum, anchor = leaf_lists(
-            params, updates, state.grad_sum, state.anchor
-        )
-        eta = evaluate(learning_rate, state.count)
-        lam = evaluate(strength, state.count)
-        c = evaluate(averaging, state.count)
-
-        # t = 1, 2, ... within a stage; sqrt((t - 1) / t) is 0 at its first update, and
-        # thereby forgets both sums.
-        first = (state.stage_count == 0) | is_step(state.count, restarts)
-        t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
-        decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))
-
-        # tau_t = sqrt((t - 1) / t) tau_{t-1} + eta_t
-        tau = decay * state.weight_sum + eta
-        # M_t = sqrt((t - 1) / t) M_{t-1} + eta_t g_t
-        grad_sum = jax.tree.map(
-            lambda m, g: scale(decay, m) + scale(eta, g), grad_sum, g
-        )
-        # W_0 = the params that the stage begins with
-        anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
-        # What_t = prox_{tau_t lambda psi}(W_0 - M_t)
-        structured = prox_each(bounds, jnp.subtract, (anchor, grad_sum), tau * lam)
-        # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
-        # zeros of What_t, because w + (0 - w) is 0.
-        change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
-
-        treedef = jax.tree.structure(params)
-        return as_updates(params, change), RMDAState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
-            stage_count=t,
-            weight_sum=tau,
-            strength=lam,
-            grad_sum=treedef.unflatten(grad_sum),
-            anchor=treedef.unflatten(anchor),
+        return _rmda_update(
+            bind(regularizer, params),
+            updates,
+            state,
+            params,
+            evaluate(learning_rate, state.count),
+            evaluate(strength, state.count),
+            evaluate(averaging, state.count),
+            is_step(state.count, restarts),
         )
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(init_fn, update_fn)
+    )
+
+
+def _rmda_update(
+    bounds: list[Bound],
+    updates: optax.Updates,
+    state: RMDAState,
+    params: Params,
+    eta: jax.Array,
+    lam: jax.Array,
+    c: jax.Array,
+    restart: ArrayLike,
+) -> tuple[optax.Updates, RMDAState]:
+    """Return the update and the state by the formulas of the module's docstring."""
+    w, g, grad_sum, anchor = leaf_lists(params, updates, state.grad_sum, state.anchor)
+    # t = 1, 2, ... within a stage; sqrt((t - 1) / t) is 0 at its first update, and
+    # thereby forgets both sums.
+    first = (state.stage_count == 0) | restart
+    t = jnp.where(first, 1, optax.safe_increment(state.stage_count))
+    decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))
+
+    # tau_t = sqrt((t - 1) / t) tau_{t-1} + eta_t
+    tau = decay * state.weight_sum + eta
+    # M_t = sqrt((t - 1) / t) M_{t-1} + eta_t g_t
+    grad_sum = jax.tree.map(lambda m, g: scale(decay, m) + scale(eta, g), grad_sum, g)
+    # W_0 = the params that the stage begins with
+    anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
+    # What_t = prox_{tau_t lambda psi}(W_0 - M_t)
+    structured = prox_each(bounds, jnp.subtract, (anchor, grad_sum), tau * lam)
+    # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
+    # zeros of What_t, because w + (0 - w) is 0.
+    change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
+
+    treedef = jax.tree.structure(params)
+    return as_updates(params, change), RMDAState(
+        count=jnp.asarray(optax.safe_increment(state.count)),
+        stage_count=t,
+        weight_sum=tau,
+        strength=lam,
+        grad_sum=treedef.unflatten(grad_sum),
+        anchor=treedef.unflatten(anchor),
     )
 
 

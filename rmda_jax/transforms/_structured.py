@@ -58,7 +58,7 @@ def structured_params(
     for part in parts:
         part.bound.put(leaves, part.structured())
     structured = treedef.unflatten(leaves)
-    return structured if params is None else _fill(structured, params)
+    return structured if params is None else _fill_masked(structured, params)
 
 
 def structured_support(opt_state: Any, regularizer: Spec) -> Any:
@@ -122,7 +122,7 @@ def iterate_parts(opt_state: Any, regularizer: Spec) -> tuple[list[IteratePart],
     The states of a partition are merged: each leaf comes from the one that holds it.
     """
     trees = [_leaves_of(state) for state in find_states(opt_state)]
-    merged = jax.tree.map(_pick, *trees, is_leaf=_is_masked)
+    merged = jax.tree.map(_the_one_held, *trees, is_leaf=_is_masked)
     leaves, treedef = jax.tree.flatten(merged)
     centers = [leaf.center for leaf in leaves]
     bounds = bind(regularizer, treedef.unflatten(centers))
@@ -145,10 +145,10 @@ def iterate_parts(opt_state: Any, regularizer: Spec) -> tuple[list[IteratePart],
 
 
 @dataclasses.dataclass
-class _Leaf:
+class _LeafState:
     """What a state says of one leaf.
 
-    No pytree: a tree of these has one of them at every leaf.
+    This class is no pytree, so that a tree of these has one at every leaf.
     """
 
     center: jax.Array
@@ -162,14 +162,15 @@ def _leaves_of(state: Any) -> Any:
     center, step_size, metric = state.prox_arguments()
     metrics = () if metric is None else (metric,)
 
-    def leaf(center: jax.Array, gradient: jax.Array, *metric: jax.Array) -> _Leaf:
+    def leaf(center: jax.Array, gradient: jax.Array, *metric: jax.Array) -> _LeafState:
         d = metric[0] if metric else None
-        return _Leaf(center, step_size, d, state.strength, gradient)
+        return _LeafState(center, step_size, d, state.strength, gradient)
 
     return jax.tree.map(leaf, center, state.mean_gradient(), *metrics)
 
 
-# They change nothing, or (masked) perhaps other leaves.
+# States whose transformation may stand after a structured one in a chain: it changes no
+# updates, or (masked) perhaps only those of other leaves.
 _MAY_FOLLOW = optax.MonitorState, optax.SnapshotState, optax.MaskedState
 
 
@@ -224,10 +225,12 @@ def _check_last(node: Any) -> bool:
 
 
 def _with_plain_scalars(state: Any) -> Any:
+    """Return the state with arrays in place of NNX variables in its scalar fields."""
     return type(state)(*(unwrap(x) if is_box(x) else x for x in state))
 
 
-def _pick(*nodes: Any) -> Any:
+def _the_one_held(*nodes: Any) -> Any:
+    """Return what the states of a partition say of a leaf: all but one have a mask."""
     held = [node for node in nodes if not _is_masked(node)]
     if len(held) > 1:
         raise ValueError(
@@ -237,7 +240,8 @@ def _pick(*nodes: Any) -> Any:
     return held[0] if held else optax.MaskedNode()
 
 
-def _fill(structured: Params, params: Params) -> Params:
+def _fill_masked(structured: Params, params: Params) -> Params:
+    """Return the structured iterate like the params, which fill what was masked."""
     old, treedef = jax.tree.flatten(params)
     new = state_leaves(params, structured, masked=True)
     return treedef.unflatten(

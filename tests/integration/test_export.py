@@ -99,7 +99,7 @@ OF_STATE = {
     "structured_params": rj.structured_params,
     "structured_support": rj.structured_support,
     "metrics.stationarity": rj.metrics.stationarity,
-    "metrics.nondegeneracy_margin": rj.metrics.nondegeneracy_margin,
+    "metrics.margin": rj.metrics.margin,
 }
 
 
@@ -136,15 +136,15 @@ FUNCTIONS = {
     "metrics.group_sparsity by kernel": (group_sparsity("kernel"), start),
     "metrics.rank": (rj.metrics.rank, supports),
     "metrics.support_distance": (rj.metrics.support_distance, supports, supports),
-    "metrics.stable_since": (
-        rj.metrics.stable_since,
+    "metrics.update_stable_since": (
+        rj.metrics.update_stable_since,
+        supports,
+        supports,
         lambda: jnp.int32(0),
         lambda: jnp.int32(7),
-        supports,
-        supports,
     ),
-    "metrics.support_stable_since": (rj.metrics.support_stable_since, recorded),
-    "masked_params": (rj.masked_params, rigl_state, start),
+    "metrics.stable_since": (rj.metrics.stable_since, recorded),
+    "rigl_params": (rj.rigl_params, rigl_state, start),
     "tied_group_lasso": (
         lambda a, b: rj.tied_group_lasso((0, 1)).prox((a, b), 0.5),
         lambda: jnp.ones((4, 3)),

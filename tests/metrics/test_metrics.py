@@ -82,7 +82,7 @@ def test_support_distance_and_stability_in_a_scan():
 
     def step(carry, current):
         since, index, previous = carry
-        since = metrics.stable_since(since, index, previous, current)
+        since = metrics.update_stable_since(previous, current, since, index)
         return (since, index + 1, current), metrics.support_distance(previous, current)
 
     start = (jnp.int32(0), jnp.int32(0), history[0])
@@ -90,9 +90,9 @@ def test_support_distance_and_stability_in_a_scan():
     assert since == 2
     np.testing.assert_array_equal(distances, [0, 1, 2, 0, 0])
     tree = {"a": history, "b": jnp.ones((5, 2), bool), "c": None}
-    assert jax.jit(metrics.support_stable_since)(tree) == 2
-    assert metrics.support_stable_since(history[2:]) == 0
-    assert metrics.support_stable_since(history.at[4, 0].set(False)) == 4
+    assert jax.jit(metrics.stable_since)(tree) == 2
+    assert metrics.stable_since(history[2:]) == 0
+    assert metrics.stable_since(history.at[4, 0].set(False)) == 4
 
 
 def lasso_problem():
@@ -128,11 +128,11 @@ def test_stationarity_vanishes_at_the_solution_and_only_there():
     np.testing.assert_allclose(params, solution, atol=1e-3)
 
 
-def test_nondegeneracy_margin_is_that_of_the_tightest_zero_group():
+def test_margin_is_that_of_the_tightest_zero_group():
     _, regularizer, strength = lasso_problem()
     _, state = solve(3000)
     # At the solution the zero rows' gradients are -target: norms 0.5 and 0.1.
-    margin = metrics.nondegeneracy_margin(state, regularizer)
+    margin = metrics.margin(state, regularizer)
     np.testing.assert_allclose(margin, 1 - 0.5 / strength, atol=1e-3)
 
 
@@ -140,7 +140,7 @@ def test_margin_is_infinite_without_zero_groups():
     tx = rj.rmda(0.1, rj.l1(), 0.0)
     params = jnp.ones(3)
     _, state = tx.update(params, tx.init(params), params)
-    assert metrics.nondegeneracy_margin(state, rj.l1()) == jnp.inf
+    assert metrics.margin(state, rj.l1()) == jnp.inf
 
 
 def test_structured_support_is_the_support_of_the_structured_iterate():
@@ -164,7 +164,7 @@ def test_metrics_run_under_jit():
             metrics.group_sparsity(structured, regularizer, weighting="size"),
             metrics.rank(rj.structured_support(state, regularizer)),
             metrics.stationarity(state, regularizer),
-            metrics.nondegeneracy_margin(state, regularizer),
+            metrics.margin(state, regularizer),
         )
 
     sparsity, groups, alive, distance, margin = measure(state)

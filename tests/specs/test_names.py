@@ -143,7 +143,7 @@ USERS = {
     "report of a map": lambda path: SPECS["map"].report(CLASH),
     "ramda": lambda path: rj.ramda(0.1, rj.l1(), 0.1).init(CLASH),
     "proxsgd": lambda path: rj.proxsgd(0.1, rj.l1(), 0.1).init(CLASH),
-    "proxsgd_adaptive": lambda path: rj.proxsgd_adaptive(rj.l1(), 0.1).init(CLASH),
+    "proxsgd_adaptive": lambda path: rj.proxsgd_adaptive(0.1, rj.l1(), 0.1).init(CLASH),
     "proxgen": lambda path: rj.proxgen(0.1, rj.l1(), 0.1).init(CLASH),
     "proxssi": lambda path: rj.proxssi(0.1, rj.l1(), 0.1).init(CLASH),
     "rigl": lambda path: rj.rigl(optax.sgd(0.1), 0.5, grow=None).init(CLASH),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rmda_jax.transforms._rigl import masked_params, rigl
+from rmda_jax.transforms._rigl import rigl, rigl_params
 
 SHAPES = {"conv": {"kernel": (3, 3, 4, 8), "bias": (8,)}, "head": {"kernel": (16, 10)}}
 METHODS = {
@@ -86,7 +86,7 @@ def run(tx, params=None, grads=None, step=None):
     """Every (params, state) from the first on, which are masked."""
     params = tree(0) if params is None else params
     state = tx.init(params)
-    history = [(masked_params(state, params), state)]
+    history = [(rigl_params(state, params), state)]
     for g in gradients() if grads is None else grads:
         params, state = history[-1]
         history.append((step or jitted(tx))(g, state, params))

@@ -1,28 +1,34 @@
 """Change each algorithm in one place, and see which recorded truth notices.
 
-Every row below replaces one expression of the source by a plausible mistake, in a copy
+Every row below replaces one expression of the package by a plausible mistake, in a copy
 of the tree, and runs the tests that compare with recorded trajectories and certified
 minimisers there. A perturbation that no test catches would be a hole in the tests.
 
     python -m tests.transforms.perturbations > tests/transforms/perturbations.jsonl
 
 writes a line for each, and exits with 1 if any survived. Not part of the default run.
+
+An expression is found by the name of what it stands in and by its syntax tree: neither
+layout, comments and brackets nor the file that holds it matter.
 """
 
+import ast
 import dataclasses
+import functools
 import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TRUTH = "tests/regularizers/test_truth.py"
 METRIC = "tests/regularizers/test_group_metric.py"
 RMDA = "tests/transforms/test_rmda_trajectories.py"
-RIVALS = "tests/transforms/test_rival_trajectories.py"
+BASELINES = "tests/transforms/test_baseline_trajectories.py"
 RIGL_LAWS = "tests/transforms/test_rigl.py"
 RIGL = "tests/transforms/test_rigl_trajectories.py"
 
@@ -32,218 +38,350 @@ class Perturbation:
     """One wrong expression."""
 
     mistake: str
-    module: str
+    where: str  # function, method, class or constant of the package that it stands in
     right: str
     wrong: str
     tests: tuple[str, ...]
 
 
-def _in(module: str, *tests: str):
-    def perturb(mistake: str, right: str, wrong: str) -> Perturbation:
-        return Perturbation(mistake, f"rmda_jax/{module}.py", right, wrong, tests)
+def _caught_by(*tests: str):
+    def perturb(mistake: str, where: str, right: str, wrong: str) -> Perturbation:
+        return Perturbation(mistake, where, right, wrong, tests)
 
     return perturb
 
 
-_secular = _in("regularizers/_secular", TRUTH, METRIC, RIVALS)
-_metric = _in("regularizers/_metric", TRUTH, METRIC, RIVALS)
-_gradient = _in("regularizers/_proximal_gradient", TRUTH, RIVALS)
-_rmda = _in("transforms/_rmda", RMDA)
-_ramda = _in("transforms/_ramda", RIVALS)
-_proxsgd = _in("transforms/_proxsgd", RIVALS)
-_adaptive = _in("transforms/_proxsgd_adaptive", RIVALS)
-_adam = _in("transforms/_adam", RIVALS)
-_proxgen = _in("transforms/_proxgen", RIVALS)
-_proxssi = _in("transforms/_proxssi", RIVALS)
-_rigl = _in("transforms/_rigl", RIGL)
+_metric = _caught_by(TRUTH, METRIC, BASELINES)
+_gradient = _caught_by(TRUTH, BASELINES)
+_rmda = _caught_by(RMDA)
+_baseline = _caught_by(BASELINES)
+_rigl = _caught_by(RIGL)
 # Slots are reset where weights grow: only what couples weights, like clipping, sees it.
-_seen = _in("transforms/_rigl", RIGL, RIGL_LAWS)
-_masks = _in("transforms/_masks", RIGL)
+_seen = _caught_by(RIGL, RIGL_LAWS)
 
 PERTURBATIONS = [
     # --- the metric prox: d_prox_truth, c_proxssi, the subproblems of b_ramda_repo ---
-    _secular("too few steps", "_MAX_STEPS = 16", "_MAX_STEPS = 1"),
-    _secular("too few Newton steps", "_NEWTON_STEPS = 12", "_NEWTON_STEPS = 2"),
-    _secular("stops at the first step", "jnp.any(left > ", "jnp.any(left > 1e7 * "),
-    _secular("bracket forgotten", "jnp.clip(r * (1 + s), low, high)", "r * (1 + s)"),
-    _secular("slope without the level", "- dk / safe *", "- 0 *"),
-    _metric("level without the penalty's slope", "level * slope.slope\n", "level\n"),
-    _secular(
-        "threshold of z, not of d z", "(jnp.sqrt(b2) <= k)", "(jnp.sqrt(z2) <= k)"
+    _metric("too few steps", "_MAX_STEPS", "16", "1"),
+    _metric("too few Newton steps", "_NEWTON_STEPS", "12", "2"),
+    _metric(
+        "stops at the first step",
+        "_solve",
+        "left > jnp.finfo(k.dtype).eps",
+        "left > 1e7 * jnp.finfo(k.dtype).eps",
+    ),
+    _metric(
+        "bracket forgotten",
+        "_solve",
+        "jnp.clip(r * (1 + s), low, high)",
+        "r * (1 + s)",
+    ),
+    _metric(
+        "slope without the level",
+        "_radius_jvp",
+        "dk / safe * by_level",
+        "0 * by_level",
+    ),
+    _metric(
+        "level without the penalty's slope",
+        "group_metric_prox",
+        "level * slope.slope",
+        "level",
+    ),
+    _metric(
+        "threshold of z, not of d z",
+        "_solve",
+        "jnp.sqrt(b2) <= k",
+        "jnp.sqrt(z2) <= k",
     ),
     _metric(
         "curvature of the other sign",
-        "d + groups.expand(level * slope.curvature",
-        "d - groups.expand(level * slope.curvature",
+        "_bent",
+        "d + groups.expand(level * slope.curvature, shape)",
+        "d - groups.expand(level * slope.curvature, shape)",
     ),
     _metric(
-        "the centre never wins beyond the knee", "(convex | (loss > flat))", "convex"
+        "the centre never wins beyond the knee",
+        "_bent",
+        "convex | (loss > flat)",
+        "convex",
     ),
     _metric(
-        "norm without the metric in the root", "d / (d + shift)", "1 / (1 + shift)"
+        "norm without the metric in the root",
+        "group_lasso_metric_prox",
+        "d / (d + shift)",
+        "1 / (1 + shift)",
     ),
     _gradient(
         "step twice the stable one",
-        "(1.0 if convex else 0.5) /",
-        "(2.0 if convex else 1.0) /",
+        "proximal_gradient",
+        "1.0 if convex else 0.5",
+        "2.0 if convex else 1.0",
     ),
-    _gradient(
-        "level without the step", "(state.y - x), theta * t)", "(state.y - x), t)"
-    ),
+    _gradient("level without the step", "proximal_gradient", "theta * t", "t"),
     # --- RMDA: a_rmda_official ---
     _rmda(
         "sum not divided by sqrt(t)",
-        "decay = jnp.sqrt(1 - 1 / t.astype(eta.dtype))",
-        "decay = 1 - 1 / t.astype(eta.dtype)",
+        "_rmda_update",
+        "jnp.sqrt(1 - 1 / t.astype(eta.dtype))",
+        "1 - 1 / t.astype(eta.dtype)",
     ),
-    _rmda(
-        "anchor not renewed",
-        "jnp.where(now.first, w_wide, anchor)",
-        "jnp.where(now.t == -1, w_wide, anchor)",
-    ),
+    _rmda("anchor not renewed", "_rmda_update", "jnp.where(first, w, w0)", "w0"),
     _rmda(
         "no restart",
+        "_rmda_update",
         "(state.stage_count == 0) | restart",
-        "(state.stage_count == 0) | (restart & False)",
+        "state.stage_count == 0",
     ),
-    _rmda(
-        "averaging left out",
-        "(c.astype(wide) * (structured",
-        "((0 * c + 1).astype(wide) * (structured",
-    ),
-    _rmda("growing step left out", "now.tau * now.lam", "now.eta * now.lam"),
+    _rmda("averaging left out", "_rmda_update", "scale(c, x - w)", "x - w"),
+    _rmda("growing step left out", "_rmda_update", "tau * lam", "eta * lam"),
     # --- RAMDA: b_ramda_repo R_RAMDA_*, E_RAMDA_* ---
-    _ramda("square root for the cube root", "cube_root(u)", "jnp.sqrt(u)"),
-    _ramda(
-        "weights without sqrt(t)", "eta * jnp.sqrt(t.astype(eta.dtype))", "eta + 0 * t"
+    _baseline(
+        "square root for the cube root", "_metric", "cube_root(u)", "jnp.sqrt(u)"
     ),
-    _ramda("squares unweighted", "weight * jnp.square(g)", "jnp.square(g)"),
-    _ramda("squares kept over a restart", "jnp.where(now.first, 0, u)", "u"),
-    _ramda(
+    _baseline(
+        "weights without sqrt(t)",
+        "_ramda_update",
+        "eta * jnp.sqrt(t.astype(eta.dtype))",
+        "eta + 0 * t",
+    ),
+    _baseline(
+        "squares unweighted",
+        "_ramda_update",
+        "scale(s, jnp.square(g))",
+        "jnp.square(g)",
+    ),
+    _baseline(
+        "squares kept over a restart",
+        "_ramda_update",
+        "so_far(u)",
+        "u",
+    ),
+    _baseline(
         "alpha kept over a restart",
-        "jnp.where(first, 0, state.weight_sum)",
+        "_ramda_update",
+        "so_far(state.weight_sum)",
         "state.weight_sum",
     ),
-    _ramda("eps not decayed", "eps_decay ** _n_past", "1.0 ** _n_past"),
-    _ramda(
-        "anchor not renewed",
-        "jnp.where(now.first, w_wide, anchor)",
-        "jnp.where(now.t == -1, w_wide, anchor)",
+    _baseline(
+        "eps not decayed",
+        "ramda",
+        "eps_decay ** _n_past(restarts, state.count)",
+        "1.0 ** _n_past(restarts, state.count)",
     ),
-    _ramda(
-        "averaging left out",
-        "(c.astype(wide) * (structured",
-        "((0 * c + 1).astype(wide) * (structured",
-    ),
+    _baseline("anchor not renewed", "_ramda_update", "jnp.where(first, w, w0)", "w0"),
+    _baseline("averaging left out", "_ramda_update", "scale(c, x - w)", "x - w"),
     # --- ProxSGD: R_ProxSGD_*, f_proxsgd_keras ---
-    _proxsgd(
-        "first average undamped", "(1 - rho_) * mu + rho_ * g", "(1 - rho_) * mu + g"
+    _baseline(
+        "first average undamped",
+        "_proxsgd_update",
+        "moving_average(m, g, rho)",
+        "(1 - rho) * m + g",
     ),
-    _proxsgd("threshold without the learning rate", "eta_), eta * lam", "eta_), lam"),
-    _adaptive(
-        "metric uncorrected", "(nu + zero) / correction.astype(wide)", "nu + zero"
+    _baseline(
+        "threshold without the learning rate", "_proxsgd_update", "eta * lam", "lam"
     ),
-    _adaptive(
+    _baseline(
+        "metric uncorrected",
+        "_adaptive_update",
+        "r / correction.astype(r.dtype)",
+        "r",
+    ),
+    _baseline(
         "eps inside the root",
-        "metric += delta.astype(wide)",
-        "metric = jnp.sqrt(jnp.square(metric) + delta.astype(wide))",
+        "_adaptive_update",
+        "jnp.sqrt(r / correction.astype(r.dtype)) + delta.astype(r.dtype)",
+        "jnp.sqrt(r / correction.astype(r.dtype) + delta.astype(r.dtype))",
     ),
-    _adaptive(
-        "full step", "step_.astype(wide) * (new", "(0 * step_ + 1).astype(wide) * (new"
-    ),
-    _adaptive(
+    _baseline("full step", "_adaptive_update", "scale(step, x - w)", "x - w"),
+    _baseline(
         "schedule begun one later",
-        "0.06 / jnp.sqrt(jnp.asarray(count) + 4.0)",
-        "0.06 / jnp.sqrt(jnp.asarray(count) + 5.0)",
+        "_authors_averaging",
+        "jnp.asarray(count) + 4.0",
+        "jnp.asarray(count) + 5.0",
     ),
     # --- ProxGen: R_ProxAdamW_* ---
-    _proxgen(
-        "first moment uncorrected",
-        "(eta / (1 - now.b1**t))",
-        "(eta / (1 - 0 * now.b1**t))",
+    _baseline(
+        "first moment uncorrected", "_proxgen_update", "eta / (1 - now.b1**t)", "eta"
     ),
-    _proxgen(
-        "metric uncorrected", "jnp.sqrt(1 - now.b2**t)", "jnp.sqrt(1 - 0 * now.b2**t)"
+    _baseline(
+        "metric uncorrected",
+        "_proxgen_update",
+        "jnp.sqrt(1 - now.b2**t)",
+        "jnp.ones_like(now.b2)",
     ),
-    _proxgen(
+    _baseline(
         "decay coupled to nothing",
-        "(1 - eta * now.weight_decay)",
-        "(1 - now.weight_decay)",
+        "_proxgen_update",
+        "1 - eta * now.weight_decay",
+        "1 - now.weight_decay",
     ),
-    _proxgen("amsgrad forgets", "jnp.maximum(nu_max, nu)", "nu"),
-    _proxgen(
+    _baseline(
+        "amsgrad forgets",
+        "_proxgen_update",
+        "jax.tree.map(jnp.maximum, nu_max, nu)",
+        "nu",
+    ),
+    _baseline(
         "threshold without the learning rate",
-        "(new,), eta * now.strength",
-        "(new,), now.strength",
+        "_proxgen_update",
+        "eta * now.strength",
+        "now.strength",
     ),
-    _adam(
+    _baseline(
         "second moment of the first's weight",
-        "(1 - b2) * jnp.square(g)",
-        "(1 - b1) * jnp.square(g)",
+        "AdamScalars",
+        "average(self.b2, v, jnp.square(g))",
+        "self.b2 * v + (1 - self.b1) * jnp.square(g)",
     ),
     # --- ProxSSI: c_proxssi ---
-    _proxssi(
+    _baseline(
         "metric corrected",
-        "metric = jnp.sqrt(nu + zero) +",
-        "metric = jnp.sqrt((nu + zero) / (1 - now.b2**t).astype(wide)) +",
+        "_proxssi_update",
+        "jnp.sqrt(v)",
+        "jnp.sqrt(v / (1 - now.b2**t).astype(v.dtype))",
     ),
-    _proxssi("rate uncorrected", "if bias_correction:", "if not bias_correction:"),
-    _proxssi(
+    _baseline(
+        "rate uncorrected", "_proxssi_update", "bias_correction", "not bias_correction"
+    ),
+    _baseline(
         "decay before the step",
-        "new = (1 - eta * now.weight_decay).astype(wide) * new",
-        "new = new - (eta * now.weight_decay).astype(wide) * w_wide",
+        "_proxssi_update",
+        "scale(kept, w - scale(corrected, m) / metric)",
+        "scale(kept, w) - scale(corrected, m) / metric",
     ),
-    _proxssi(
+    _baseline(
         "corrected rate in the threshold",
-        "options = eta * now.strength",
-        "options = corrected * now.strength",
+        "_proxssi_update",
+        "eta * now.strength",
+        "corrected * now.strength",
     ),
     # --- RigL: e_jaxpruner_f32, e_jaxpruner_f64 ---
-    _masks(
+    _rigl(
         "no cosine",
+        "Masks",
         "value / 2 * (1 + jnp.cos(jnp.pi * count / self.end_step))",
         "value",
     ),
-    _masks(
+    _rigl(
         "counts rounded down",
+        "_rewired",
         "jnp.round(n_flags * (1 - fraction))",
         "jnp.floor(n_flags * (1 - fraction))",
     ),
-    _masks(
+    _rigl(
         "just dropped not eligible",
-        "_above(score, ~kept)",
-        "_above(score, ~(kept | mask))",
+        "_rewired",
+        "_scores_among(score, ~kept)",
+        "_scores_among(score, ~(kept | mask))",
     ),
-    _masks(
+    _rigl(
         "dropped by gradient, not by weight",
-        "kept = _keep(_above(w, mask), n_kept)",
-        "kept = _keep(_above(score, mask), n_kept)",
+        "_rewired",
+        "_top_k_mask(_scores_among(w, mask), n_kept)",
+        "_top_k_mask(_scores_among(score, mask), n_kept)",
     ),
-    _masks("one rewiring late", "(count <= self.end_step)", "(count < self.end_step)"),
-    _masks(
-        "ERK by the product", "raw = [sum(shape) / size", "raw = [max(shape) / size"
+    _rigl(
+        "one rewiring late",
+        "Masks",
+        "count <= self.end_step",
+        "count < self.end_step",
     ),
-    _rigl("slots of grown weights kept", "jnp.where(flag, fresh, old)", "old"),
-    _rigl("all slots reset", "jnp.where(flag, fresh, old)", "fresh"),
-    _rigl("weights step while masks move", "jnp.where(due, jnp.zeros_like(d), d)", "d"),
+    _rigl("ERK by the product", "_erk", "sum(shape)", "max(shape)"),
+    _rigl(
+        "slots of grown weights kept",
+        "_state_after_rewiring",
+        "jnp.where(flag, fresh, old)",
+        "old",
+    ),
+    _rigl(
+        "all slots reset",
+        "_state_after_rewiring",
+        "jnp.where(flag, fresh, old)",
+        "fresh",
+    ),
+    _rigl(
+        "weights step while masks move",
+        "rigl",
+        "jnp.where(due, jnp.zeros_like(d), d)",
+        "d",
+    ),
     _seen(
-        "optimizer sees dense gradients",
-        "_masked(masks, updates), state.inner_state",
-        "updates, state.inner_state",
+        "optimizer sees dense gradients", "rigl", "_masked(masks, updates)", "updates"
     ),
 ]
 
 
-def apply(perturbation: Perturbation, root: Path) -> None:
-    """Change one expression of a tree, which must hold it exactly once."""
-    path = root / perturbation.module
-    source = path.read_text()
-    if source.count(perturbation.right) != 1:
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an expression stands in the package."""
+
+    module: str
+    start: int  # offsets in the bytes of the file
+    end: int
+
+
+def find(perturbation: Perturbation, root: Path) -> Place:
+    """Return where the right expression stands, which must be one place.
+
+    Raises:
+      ValueError: the package has no such name, or the expression is not once in it.
+    """
+    wanted = ast.unparse(ast.parse(perturbation.right, mode="eval"))
+    named = [
+        (path, source, node)
+        for path, source, tree in _modules(root)
+        for name, node in _definitions(tree)
+        if name == perturbation.where
+    ]
+    places = {
+        Place(path.relative_to(root).as_posix(), *_span(source, expression))
+        for path, source, node in named
+        for expression in ast.walk(node)
+        if isinstance(expression, ast.expr) and ast.unparse(expression) == wanted
+    }
+    if len(places) != 1:
         raise ValueError(
-            f"{perturbation.module} must hold {perturbation.right!r} once, found "
-            f"{source.count(perturbation.right)} times. Bring the table up to date."
+            f"{perturbation.where!r} must hold {perturbation.right!r} once, found it "
+            f"{len(places)} times in {len(named)} definitions. Bring the table up to "
+            "date."
         )
-    _ = path.write_text(source.replace(perturbation.right, perturbation.wrong))
+    return places.pop()
+
+
+def apply(perturbation: Perturbation, root: Path) -> None:
+    """Change one expression of a tree."""
+    place = find(perturbation, root)
+    path = root / place.module
+    source = path.read_bytes()
+    wrong = f"({perturbation.wrong})".encode()
+    _ = path.write_bytes(source[: place.start] + wrong + source[place.end :])
+
+
+@functools.cache
+def _modules(root: Path) -> list[tuple[Path, bytes, ast.Module]]:
+    paths = sorted((root / "rmda_jax").rglob("*.py"))
+    return [(p, p.read_bytes(), ast.parse(p.read_bytes())) for p in paths]
+
+
+def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """Yield name and node of the functions, classes and constants of a module."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0].id, node.value
+
+
+def _span(source: bytes, node: ast.expr) -> tuple[int, int]:
+    """Return where an expression starts and ends in the bytes of its file."""
+    lines = source.splitlines(keepends=True)
+    offset = lambda line, column: sum(map(len, lines[: line - 1])) + column
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    return (
+        offset(node.lineno, node.col_offset),
+        offset(node.end_lineno, node.end_col_offset),
+    )
 
 
 def catch(perturbation: Perturbation) -> list[str]:
@@ -266,15 +404,15 @@ def catch(perturbation: Perturbation) -> list[str]:
 
 
 def main() -> None:
-    """Run every perturbation, or those whose module's name is given."""
+    """Run every perturbation, or those with the given words in where they stand."""
     survived = 0
     for perturbation in PERTURBATIONS:
-        if not all(word in perturbation.module for word in sys.argv[1:]):
+        if not all(word in perturbation.where for word in sys.argv[1:]):
             continue
         caught = catch(perturbation)
         survived += not caught
         line = {
-            "module": perturbation.module,
+            "where": perturbation.where,
             "mistake": perturbation.mistake,
             "caught_by": caught,
         }

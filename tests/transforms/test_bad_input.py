@@ -353,4 +353,4 @@ def test_metrics_with_nothing_to_count():
         rj.metrics.sparsity(start(), nothing)
     for nothing in ((), jnp.zeros((0, 3), bool)):
         with pytest.raises(ValueError, match="must hold at least one support, got non"):
-            rj.metrics.support_stable_since(nothing)
+            rj.metrics.stable_since(nothing)

@@ -89,8 +89,8 @@ def test_masks_with_other_keys_go_on_by_name(grow):
     expected = tx.update(layers(3), state, params)  # it moves the masks
     assert_equal(tx.update(layers(3), other, params), expected)
     dense = layers(4)
-    masked = rj.masked_params(state, dense)
-    assert_equal(rj.masked_params(keyed(state), dense), masked)
+    masked = rj.rigl_params(state, dense)
+    assert_equal(rj.rigl_params(keyed(state), dense), masked)
 
 
 def test_masks_around_an_optimizer_that_goes_by_order_are_an_error():
@@ -133,7 +133,7 @@ def test_masks_of_other_shapes_are_an_error():
     params[3] = {"w": params[3]["w"][:1]}
     message = r"must have the shape of parameter '3/w', \(1, 3\), got \(4, 3\)"
     with pytest.raises(ValueError, match=message):
-        _ = rj.masked_params(state, params)
+        _ = rj.rigl_params(state, params)
 
 
 @factories("regularized")

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from rmda_jax.transforms._masks import DISTRIBUTIONS
-from rmda_jax.transforms._rigl import masked_params, rigl
+from rmda_jax.transforms._rigl import rigl, rigl_params
 from tests.transforms._sparse import (
     ADAM,
     INNERS,
@@ -247,9 +247,9 @@ def test_update_masks_params_that_were_not(count):
     tx = make(INNERS["adamw"])
     state = tx.init(tree(0))._replace(count=jnp.int32(count))
     params, new_state = jitted(tx)(gradients()[0], state, tree(0))
-    assert_equal(params, masked_params(new_state, params))
+    assert_equal(params, rigl_params(new_state, params))
     # As if they had been: the rest of the update does not see them.
-    masked = masked_params(state, tree(0))
+    masked = rigl_params(state, tree(0))
     assert_equal(jitted(tx)(gradients()[0], state, masked), (params, new_state))
 
 
@@ -334,7 +334,7 @@ def test_extra_arguments_reach_the_optimizer():
     )
     tx, params = make(inner, grow=None), tree(0)
     state = tx.init(params)
-    params = masked_params(state, params)
+    params = rigl_params(state, params)
     updates, _ = tx.update(gradients()[0], state, params, factor=3.0, value=1.0)
-    grads = masked_params(state, gradients()[0])
+    grads = rigl_params(state, gradients()[0])
     assert_equal(updates, jax.tree.map(lambda g: 3.0 * g, grads))

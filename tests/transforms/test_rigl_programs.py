@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from rmda_jax.transforms._rigl import RigLState, masked_params, rigl
+from rmda_jax.transforms._rigl import RigLState, rigl, rigl_params
 from tests.transforms._sparse import (
     ADAM,
     LABELS,
@@ -42,7 +42,7 @@ def test_state_is_a_scan_carry(method):
     step = lambda carry, grads: (step_of(tx)(grads, *carry[::-1]), None)
     grads = jax.tree.map(lambda *g: jnp.stack(g), *gradients())
     state = tx.init(tree(0))
-    carry = masked_params(state, tree(0)), state
+    carry = rigl_params(state, tree(0)), state
     scanned, _ = jax.jit(lambda carry: jax.lax.scan(step, carry, grads))(carry)
     assert_close(scanned, history_of(method=method)[-1])
 
@@ -89,7 +89,7 @@ def test_updates_have_the_dtype_of_the_params(dtype):
     )
     assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
     for params, state in history:
-        assert_equal(params, jax.device_get(masked_params(state, params)))
+        assert_equal(params, jax.device_get(rigl_params(state, params)))
         assert counts(state.masks) == counts(history[0][1].masks)
 
 
@@ -125,7 +125,7 @@ def test_drop_fraction_can_be_vmapped():
     def masks(alpha):
         tx = make(drop_fraction=alpha)
         state = tx.init(params)._replace(count=jnp.int32(2))
-        return tx.update(grads, state, masked_params(state, params))[1].masks
+        return tx.update(grads, state, rigl_params(state, params))[1].masks
 
     alphas = jnp.array([0.0, 0.4, 1.0])
     lanes = jax.jit(jax.vmap(masks))(alphas)
@@ -133,7 +133,7 @@ def test_drop_fraction_can_be_vmapped():
         assert_equal(jax.tree.map(lambda x, i=i: x[i], lanes), masks(alpha))
 
 
-# --- masked_params ----------------------------------------------------------------
+# --- rigl_params ----------------------------------------------------------------
 
 NESTINGS = {
     "chain": lambda tx: optax.chain(optax.clip(1.0), tx),
@@ -144,30 +144,30 @@ NESTINGS = {
 
 
 @pytest.mark.parametrize("nesting", NESTINGS)
-def test_masked_params_finds_the_masks_in_any_nesting(nesting):
+def test_rigl_params_finds_the_masks_in_any_nesting(nesting):
     state = NESTINGS[nesting](make()).init(tree(0))
-    expected = masked_params(make().init(tree(0)), tree(0))
-    assert_equal(masked_params(state, tree(0)), expected)
-    assert_equal(jax.jit(masked_params)(state, tree(0)), expected)
+    expected = rigl_params(make().init(tree(0)), tree(0))
+    assert_equal(rigl_params(state, tree(0)), expected)
+    assert_equal(jax.jit(rigl_params)(state, tree(0)), expected)
     assert not expected["head"]["kernel"].all()
 
 
-def test_masked_params_of_a_partition():
+def test_rigl_params_of_a_partition():
     parts = {"a": make(sparsity=0.5), "b": optax.sgd(0.1)}
     state = optax.partition(parts, LABELS).init(tree(0))
-    params = masked_params(state, tree(0))
+    params = rigl_params(state, tree(0))
     assert_equal(params["conv"]["bias"], tree(0)["conv"]["bias"])
     kernels = [params[layer]["kernel"] for layer in ("conv", "head")]
     assert sum(int((w != 0).sum()) for w in kernels) == 448 // 2
     both = {"a": make(sparsity=0.5), "b": make(sparsity=0.5, where="*")}
-    params = masked_params(optax.partition(both, LABELS).init(tree(0)), tree(0))
+    params = rigl_params(optax.partition(both, LABELS).init(tree(0)), tree(0))
     assert int((params["conv"]["bias"] != 0).sum()) == 4
 
 
-def test_masked_params_without_masks():
+def test_rigl_params_without_masks():
     for state in (ADAM.init(tree(0)), (), tree(0)):
         with pytest.raises(TypeError, match="holds no state of rigl, got"):
-            masked_params(state, tree(0))
+            rigl_params(state, tree(0))
 
 
 # --- bad input --------------------------------------------------------------------

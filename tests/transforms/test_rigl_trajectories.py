@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import rmda_jax as rj
-from rmda_jax.transforms._rigl import masked_params, rigl
+from rmda_jax.transforms._rigl import rigl, rigl_params
 from tests._x64 import float64
 from tests.fixtures import trajectories
 
@@ -95,7 +95,7 @@ def _replay(name: str):
     init = jax.tree.map(jnp.asarray, tree(inputs, "init"))
     grads = jax.tree.map(jnp.asarray, tree(inputs, "grad"))
     state = tx.init(init)
-    params = masked_params(state, init)
+    params = rigl_params(state, init)
 
     def step(carry, grad):
         params, state = carry
