@@ -123,20 +123,17 @@ def _proxgen_update(
     mu, nu = now.moments(g, mu, nu)
     nu_max = jax.tree.map(jnp.maximum, nu_max, nu) if amsgrad else nu
     # D_t = sqrt(v_t / (1 - beta_2^t)) + epsilon
-    root = jnp.sqrt(1 - now.b2**t)
-    metric = lambda v: jnp.sqrt(v) / root.astype(v.dtype) + now.eps.astype(v.dtype)
-    # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t, with the step of AdamW
-    # Z_t = (1 - eta_t omega) W_{t-1} - eta_t / (1 - beta_1^t) m_t / D_t
-    kept, rate = 1 - eta * now.weight_decay, eta / (1 - now.b1**t)
+    metric = lambda v: (
+        jnp.sqrt(v) / jnp.sqrt(1 - now.b2**t).astype(v.dtype) + now.eps.astype(v.dtype)
+    )
+    # Z_t = (1 - eta_t omega) W_{t-1} - eta_t / (1 - beta_1^t) m_t / D_t, as in AdamW
+    center = lambda w, m, metric: (
+        scale(1 - eta * now.weight_decay, w) - scale(eta / (1 - now.b1**t), m) / metric
+    )
+    # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t
+    step_size = eta * now.strength
     new = metric_prox_each(
-        bounds,
-        lambda w, m, metric: scale(kept, w) - scale(rate, m) / metric,
-        (w, mu),
-        metric,
-        nu_max,
-        eta * now.strength,
-        start=w,
-        **options,
+        bounds, center, (w, mu), metric, nu_max, step_size, start=w, **options
     )
     change = jax.tree.map(jnp.subtract, new, w)
 
