@@ -5,11 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import tree_map_with_path
 
 from rmda_jax._types import Params
 from rmda_jax.shrink._plan import Plan
-from rmda_jax.specs._names import canonical_name
+from rmda_jax.specs._names import leaf_names
 
 
 def apply(plan: Plan, tree: Params, *, folds: bool = True) -> Params:
@@ -35,7 +34,8 @@ def apply(plan: Plan, tree: Params, *, folds: bool = True) -> Params:
       The tree with smaller arrays.
 
     Raises:
-      ValueError: a leaf that the plan cuts has neither its old shape nor none.
+      ValueError: a leaf that the plan cuts has neither its old shape nor none, or two
+        leaves have the same name.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -50,15 +50,15 @@ def apply(plan: Plan, tree: Params, *, folds: bool = True) -> Params:
       (4, 2)
     """
 
-    def leaf(path: Any, x: Any) -> Any:
-        segments = canonical_name(path).split("/")
-        found = _match(plan, segments)
+    def leaf(place: str, x: Any) -> Any:
+        found = _match(plan, place.split("/"))
         if found is None or not hasattr(x, "shape"):
             return x
         prefix, name = found
         return sliced(plan, name, x, folds=folds or "anchor" in prefix)
 
-    return tree_map_with_path(leaf, tree)
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten(map(leaf, leaf_names(tree), leaves))
 
 
 def sliced(plan: Plan, name: str, x: Any, *, folds: bool) -> Any:
