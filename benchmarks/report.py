@@ -11,6 +11,7 @@ computes nothing but a median's ratio. What no row tells is "not run".
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -270,6 +271,10 @@ def _machine(row: Row) -> str:
 
 
 def write(folder: Path = RESULTS, path: Path = PAGE) -> None:
-    """Write the results page."""
+    """Write the results page, with the plots that lie beside the results."""
+    text = page(results(folder))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _ = path.write_text(page(results(folder)), "utf-8")
+    for plot in sorted(folder.glob("*.png")):
+        name = os.path.relpath(plot, path.parent).replace(os.sep, "/")
+        text += f"\n![{plot.stem}]({name})\n"
+    _ = path.write_text(text, "utf-8")
