@@ -131,6 +131,16 @@ def test_the_workflow_calls_what_every_change_must_pass():
     assert ours <= targets_called(workflow)
 
 
+def test_the_workflow_runs_the_commands_of_the_pages():
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    _, job = workflow.split("\n  commands:\n")
+    job, *_ = job.split("\n\n")
+    assert "RMDA_LONG" in job
+    assert "setup-uv" not in job  # so that make takes pip
+    (path,) = re.findall(r"ARGS=.*(tests/\S+\.py)", job)
+    assert (ROOT / path).exists()
+
+
 def test_calls_are_found_in_a_workflow():
     assert targets_called("- run: make tset PYTHON=python") == {"tset"}
 

@@ -34,12 +34,13 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
 FENCE = re.compile(r"^(```+|~~~+|:::+)(.*)\n((?:.*\n)*?)\1$", re.MULTILINE)
 NO_SHELL = ("python", "pycon", "text", "{code-cell}", "{toctree}", "{include}")
 NO_SHELL += ("{eval-rst}",)
-PROGRAMS = ("python", "pip", "uv", "make", "git")
+CALL = re.compile(r"(?:\w+=\S* )*(?:python3?|pip|uv|make|git|pytest|bash|sh) ")
 
 # How a command is run with RMDA_LONG: with which arguments added, to be short.
 AS_IT_IS = ""
 BY_CI = "by .ci/run, on every change"
 HERE = "on small data: test_commands_of_the_poster_run"
+ITSELF = "what runs all of this"
 HOW = {
     'pip install ".[cpu]"': AS_IT_IS,
     'pip install ".[examples]"': AS_IT_IS,
@@ -48,6 +49,7 @@ HOW = {
     "make clean": AS_IT_IS,
     "make test": BY_CI,
     'make test ARGS="tests/shrink -k plan"': AS_IT_IS,
+    'RMDA_LONG=1 make test ARGS="-n 0 tests/docs/test_commands.py"': ITSELF,
     "make check": BY_CI,
     "make docs": BY_CI,
     "python examples/identification.py": AS_IT_IS,
@@ -60,7 +62,7 @@ HOW = {
     "python -m examples.poster report": HERE,
 }
 INSTALLS = [command for command in HOW if command.startswith("pip install ")]
-LONG = {k: more for k, more in HOW.items() if more not in (BY_CI, HERE)}
+LONG = {k: more for k, more in HOW.items() if more not in (BY_CI, HERE, ITSELF)}
 
 
 def commands(page: str) -> list[str]:
@@ -75,7 +77,7 @@ def commands(page: str) -> list[str]:
                 f"a block is {language!r}: shell is 'sh', others {NO_SHELL}."
             )
     quoted = [" ".join(text.split()) for text in inline(page)]
-    found += [text for text in quoted if text.split(" ")[0] in PROGRAMS and " " in text]
+    found += [text for text in quoted if CALL.match(text)]
     return [line for line in dict.fromkeys(found) if line and not line.startswith("#")]
 
 
@@ -85,7 +87,7 @@ def inline(page: str) -> list[str]:
 
 ALL = {c: None for page in PAGES for c in commands(page.read_text("utf-8"))}
 OF_PYTHON = [command for command in ALL if command.startswith("python ")]
-OF_MAKE = [command for command in ALL if command.startswith("make ")]
+OF_MAKE = [command for command in ALL if re.match(r"(\w+=\S* )*make ", command)]
 
 
 def sources() -> Iterator[tuple[str, str]]:
@@ -151,10 +153,15 @@ def test_every_command_is_known_and_every_known_one_is_shown():
 def test_commands_are_found():
     page = (
         "```sh\n# A comment.\npip install x   # why\n\npython -m a \\\n  b\n```\n"
-        "Call `make\ntest`, not `make`, and `python` or `x = 1`.\n"
+        "Call `make\ntest`, `A=1 B= pip x`, not `make`, and `python` or `x = 1`.\n"
         "```python\nmake('x')\n```\n"
     )
-    assert commands(page) == ["pip install x", "python -m a    b", "make test"]
+    assert commands(page) == [
+        "pip install x",
+        "python -m a    b",
+        "make test",
+        "A=1 B= pip x",
+    ]
     with pytest.raises(ValueError, match="a block is 'zsh'"):
         _ = commands("```zsh\nls\n```\n")
     with pytest.raises(ValueError, match="a block is ''"):
@@ -163,7 +170,8 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("command", OF_MAKE)
 def test_make_has_the_target(command):
-    done = run(["make", "-n", *shlex.split(command)[1:]], cwd=ROOT)
+    _, args = command.split("make ", maxsplit=1)
+    done = run(["make", "-n", *shlex.split(args)], cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
