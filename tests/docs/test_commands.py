@@ -121,9 +121,9 @@ def requirements(text: str) -> list[str]:
     """Return what a text tells pip to install, and extras that a comment names."""
     found = []
     for line in re.findall(r"\bpip install (.+)", text):
-        words = re.match(r"""((?:--\S+ )*)("[^"]*"|'[^']*'|(?!-)[^\s`,;:'"]+)""", line)
+        words = re.match(r"""((?:-\S+ )*)("[^"]*"|'[^']*'|(?!-)[^\s`,;:'"]+)""", line)
         if words is not None:
-            found.append(words[2].strip("\"'").rstrip("."))
+            found.append(re.sub(r"(?<=\w)\.$", "", words[2].strip("\"'")))
         found += [f".[{extra}]" for extra in re.findall(r" \[([\w,]+)\]", line)]
     return found
 
@@ -235,6 +235,7 @@ def test_requirements_are_found():
     )
     assert requirements(strings(source)) == ["jax>=1.0"]
     assert requirements("It is missing: pip install torch.") == ["torch"]
+    assert requirements("pip install .\npip install -e '.[cpu]'") == [".", ".[cpu]"]
     assert {".[cpu]", ".[tpu]", "jax>=1.0", "torch"} <= set(REQUIREMENTS)
 
 
