@@ -11,6 +11,7 @@ from rmda_jax.shrink._report import (
     Report as Report,
     report as report,
 )
+from rmda_jax.shrink._retrace import Conflict as Conflict
 from rmda_jax.shrink._spec import spec as spec
 from rmda_jax.shrink._trace import (
     Couplings as Couplings,

@@ -1,5 +1,6 @@
 """Slice trees of arrays that are like the params."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,10 +10,13 @@ from jax.tree_util import tree_map_with_path
 
 from rmda_jax._types import Params
 from rmda_jax.shrink._plan import Plan
+from rmda_jax.shrink._retrace import Conflict
 from rmda_jax.specs._names import canonical_name
 
 
-def apply(plan: Plan, tree: Params, *, folds: bool = True) -> Params:
+def apply(
+    plan: Plan, tree: Params, *, folds: bool = True, rebuilt: bool = False
+) -> Params:
     """Slice the params, or any tree that holds arrays like them.
 
     Batch statistics, averages of the params, optimizer states with all that they hold
@@ -30,11 +34,15 @@ def apply(plan: Plan, tree: Params, *, folds: bool = True) -> Params:
       tree: Any pytree; abstract leaves (`jax.ShapeDtypeStruct`) become smaller, too.
         Leaves without a match, scalars and what is no array stay as they are.
       folds: Whether to add the folds.
+      rebuilt: Whether the function is built anew for the small params, with the sizes
+        that ``plan.conflicts`` names, rather than run as it is.
 
     Returns:
       The tree with smaller arrays.
 
     Raises:
+      ValueError: the function keeps a size of its own, so that it would run on the
+        small params with wrong values (not if ``rebuilt``, nor if not ``folds``).
       ValueError: a leaf that the plan cuts has neither its old shape nor none.
 
     Examples:
@@ -49,6 +57,12 @@ def apply(plan: Plan, tree: Params, *, folds: bool = True) -> Params:
       >>> shrink.apply(plan, state, folds=False)[0].mu["in"].shape
       (4, 2)
     """
+    if folds and not rebuilt and plan.conflicts:
+        raise ValueError(
+            f"{unfollowed(plan.conflicts)} Take that size from the params or the "
+            "inputs; or build the function anew with it and `plan.widths`, and pass "
+            "`rebuilt=True`."
+        )
 
     def leaf(path: Any, x: Any) -> Any:
         segments = canonical_name(path).split("/")
@@ -59,6 +73,18 @@ def apply(plan: Plan, tree: Params, *, folds: bool = True) -> Params:
         return sliced(plan, name, x, folds=folds or "anchor" in prefix)
 
     return tree_map_with_path(leaf, tree)
+
+
+def unfollowed(conflicts: Sequence[Conflict]) -> str:
+    """Return what is wrong, and how to keep the units that make it so."""
+    units = sorted({place for conflict in conflicts for place in conflict.units})
+    kept = ", ".join(f"*couplings.find{place}" for place in units)
+    return (
+        "the function keeps a size of its own, and would run on the sliced params with "
+        f"wrong values: {'; '.join(dict.fromkeys(map(str, conflicts)))}. To keep these "
+        f"units, plan with `couplings=couplings.keep({kept})`, where `couplings` is "
+        "what `trace` returns."
+    )
 
 
 def sliced(plan: Plan, name: str, x: Any, *, folds: bool) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.tree_util import tree_map_with_path
 
 from rmda_jax._types import Shape
-from rmda_jax.shrink._apply import sliced
+from rmda_jax.shrink._apply import sliced, unfollowed
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.specs._names import canonical_name
 
@@ -83,7 +83,8 @@ def slice_module(plan: Plan, module: Any) -> Any:
       None for a module that is changed in place, else the smaller module.
 
     Raises:
-      ValueError: no array of the module is in the plan, or one has another shape.
+      ValueError: no array of the module is in the plan, one has another shape, or the
+        module keeps a size of its own that is none of these attributes.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -105,6 +106,7 @@ def slice_module(plan: Plan, module: Any) -> Any:
             f"{type(module).__name__}, and in the plan: {', '.join(plan.shapes)}."
         )
     _check_heads(plan, names)
+    _check_followed(plan, names, module)
     frozen = _is_frozen(module)
     if frozen:
         cut = lambda path, x: (
@@ -155,6 +157,25 @@ def _check_heads(plan: Plan, names: dict[str, str]) -> None:
                 f"attention, got {sizes[0]} and {sizes[1]}. Plan with `couplings=` "
                 f"couplings.keep(*couplings.find({value!r}, 2)), and so for '{query}'."
             )
+
+
+def _check_followed(plan: Plan, names: dict[str, str], module: Any) -> None:
+    """Raise if the function keeps a size of its own that no attribute will set.
+
+    Which attribute a function takes a size from cannot be seen: one that changes from
+    the length that was found to the one that was foreseen is taken to be it.
+    """
+    changes = {
+        (vars(node)[attribute], size)
+        for path, node in _nodes(module)
+        for attribute, size in _sizes(plan, names, path, node).items()
+    }
+    left = [c for c in plan.conflicts if not c.sizes & changes]
+    if left:
+        raise ValueError(
+            f"{unfollowed(left)} Or give the size an attribute that `slice_module` "
+            f"knows: {', '.join(sorted(_LENGTHS.keys() | _BLOCKS.keys()))}."
+        )
 
 
 def _slice_arrays(plan: Plan, names: dict[str, str], path: str, node: Any) -> None:

@@ -14,6 +14,7 @@ from rmda_jax.shrink import _known_rules
 from rmda_jax.shrink._known import Evaluation, constant, numbered, unknown
 from rmda_jax.shrink._numbers import counting
 from rmda_jax.shrink._removal import Marks, Product, Removal, Terms
+from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
 from rmda_jax.shrink._spaces import Space
 from rmda_jax.shrink._trace import Couplings, Traced, Units, traced
 
@@ -41,6 +42,8 @@ class Plan:
     cuts: tuple[Cut, ...]
     folds: dict[str, np.ndarray]  # per leaf, of its old shape: added before slicing
     shapes: dict[str, Shape]  # of all leaves, before
+    conflicts: tuple[Conflict, ...] = ()  # where fn goes wrong on the sliced params
+    error: str = ""  # what fn raises on the sliced params; "" if it runs
 
     @functools.cached_property
     def kept(self) -> dict[str, tuple[np.ndarray, ...]]:
@@ -79,6 +82,9 @@ class Plan:
         ]
         if self.folds:
             lines.append(f"constants go into {', '.join(sorted(self.folds))}")
+        lines += [f"the function does not follow: {c}" for c in self.conflicts]
+        if self.error:
+            lines.append(f"the function refuses the sliced params: {self.error}")
         return "\n".join(lines)
 
 
@@ -101,6 +107,13 @@ def plan(
     One unit of every set stays, for a layer of no units fails in many a framework. The
     function is taken to be finite: 0 times infinity counts as 0. Units whose number
     the function computes with stay: :math:`1/\sqrt d` of attention.
+
+    A function may keep sizes of its own, such as a number of heads, and infer others
+    from its params: then it runs on the sliced params, and is wrong. So it is traced on
+    them, and every equation is compared with the shape that it must have. Where they
+    differ the plan says so (``plan.conflicts``, with file and line), and `apply` and
+    `slice_module` raise. What the function itself raises on the sliced params is in
+    ``plan.error``: such a function must be built anew.
 
     Args:
       fn: Pure function, called as ``fn(params, *inputs)``; also batch statistics must
@@ -152,24 +165,26 @@ def plan(
     candidates, held = _candidates(found, leaves, couplings), {}
     removal = Removal(products, known, candidates)
 
-    def retrace(atoms: list[Space]) -> Any:
+    def small(atoms: list[Space]) -> Retrace:
         cuts = [Cut(found.units[a], removal.gone[a], ()) for a in atoms]
         widths = Plan(tuple(cuts), {}, shapes).widths
-        small = jax.tree.unflatten(
-            jax.tree.structure(params),
-            [
-                jax.ShapeDtypeStruct(widths[name], spec_of(x)[1])
-                for name, x in zip(found.names, leaves, strict=True)
-            ],
-        )
-        return jax.make_jaxpr(lambda p, *x: fn(p, *x, **options))(small, *inputs)
+        whole = lambda p, *x: fn(p, *x, **options)
+        return retrace(whole, params, [widths[n] for n in found.names], *inputs)
 
-    cut = [atom for atom, gone in removal.gone.items() if gone.any()]
-    for atom in counting(found.closed, retrace, found.flow, cut):
+    jaxpr = lambda atoms: small(atoms).closed
+    for atom in counting(found.closed, jaxpr, found.flow, removal.cut):
         held[atom] = candidates.pop(atom)
     if held:
         removal = Removal(products, known, candidates)
-    return Plan(_cuts(found, removal, held), _folds(removal, shapes), shapes)
+    error, wrong = "", ()
+    if removal.cut:
+        try:
+            closed, error = small(removal.cut)
+            wrong = conflicts(found, closed, removal.gone)
+        except Exception as refusal:  # whatever it raises on arrays of other sizes
+            error = describe(refusal)
+    folds = _folds(removal, shapes)
+    return Plan(_cuts(found, removal, held), folds, shapes, wrong, error)
 
 
 def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:

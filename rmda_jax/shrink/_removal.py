@@ -172,6 +172,11 @@ class Removal:
             for atom, new in more.items():
                 self.gone[atom] |= new
 
+    @property
+    def cut(self) -> list[Space]:
+        """The sets of which units go."""
+        return [atom for atom, gone in self.gone.items() if gone.any()]
+
     def terms(self) -> dict[Space, list[Terms]]:
         """Return for every set of units the sums that it has terms in."""
         found: dict[Space, list[Terms]] = {atom: [] for atom in self.candidates}
