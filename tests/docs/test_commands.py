@@ -53,7 +53,7 @@ HOW = {
     "make check": BY_CI,
     "make docs": BY_CI,
     "python examples/identification.py": AS_IT_IS,
-    "python -m examples.shrink": "--options.steps 0.01 --repeats 1",
+    "python -m examples.shrink": "--steps 0.01 --repeats 1",
     "python -m benchmarks.step": "--rounds 1 --patience 0 --network lenet5",
     "python -m examples.poster --help": AS_IT_IS,
     "python -m examples.poster run logistic/mnist rmda": HERE,
@@ -178,7 +178,8 @@ def test_make_has_the_target(command):
 @pytest.mark.parametrize("command", OF_PYTHON)
 def test_program_takes_the_arguments(command, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    module, *args = shlex.split(command.removeprefix("python ").removeprefix("-m "))
+    line = f"{command} {LONG.get(command, '')}"
+    module, *args = shlex.split(line.removeprefix("python ").removeprefix("-m "))
     module = module.removesuffix(".py").replace("/", ".")
     if (
         module.startswith("examples.")
