@@ -14,7 +14,7 @@ from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
 
 from rmda_jax._types import Params, Shape
 from rmda_jax.shrink._plan import Plan
-from rmda_jax.specs._names import check_names, is_boxed_array, key_name, leaf_names
+from rmda_jax.specs._names import check_names, is_array_variable, key_name, leaf_names
 
 
 def save(
@@ -147,7 +147,7 @@ def _layout(tree: Any, names: Iterator[str], key: Any = None) -> Any:
     if tree is None:
         return None
     children = tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]
-    if is_boxed_array(tree) or [path for path, _ in children] == [()]:
+    if is_array_variable(tree) or [path for path, _ in children] == [()]:
         return next(names)
     keys = [path[0] for path, _ in children]
     if keys == [GetAttrKey("value")] and isinstance(key, DictKey):

@@ -51,7 +51,7 @@ def leaf_names(tree: Any) -> list[str]:
       ValueError: two leaves have the same name, so that it could mean either.
     """
     paths = [
-        path for path, _ in tree_flatten_with_path(tree, is_leaf=is_boxed_array)[0]
+        path for path, _ in tree_flatten_with_path(tree, is_leaf=is_array_variable)[0]
     ]
     names = [canonical_name(path) for path in paths]
     first: dict[str, KeyPath] = {}
@@ -126,14 +126,14 @@ def is_placeholder(tree: Any) -> bool:
     )
 
 
-def is_box(node: Any) -> bool:
+def is_variable(node: Any) -> bool:
     """Return whether a node of a tree is an NNX variable, which holds an array."""
     return hasattr(node, "__jax_array__")
 
 
-def is_boxed_array(node: Any) -> bool:
-    """Return whether a box holds one leaf; a quantized array consists of several."""
-    return is_box(node) and len(jax.tree.leaves(node)) == 1
+def is_array_variable(node: Any) -> bool:
+    """Return whether a variable holds one leaf; a quantized array holds several."""
+    return is_variable(node) and len(jax.tree.leaves(node)) == 1
 
 
 def _masked_names(tree: Any) -> list[str]:

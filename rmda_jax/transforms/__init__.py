@@ -18,8 +18,8 @@ transformation      promises                                  zeros are   keeps
 `proxsgd_adaptive`  the same, as first published              nowhere     2
 `proxgen`           a stationary point up to the gradient's   in the      2
                     noise; no structure                       params
-`proxssi`           what its authors wrote                    in the      2
-                                                              params
+`proxssi`           the published method, warm-up bias and    in the      2
+                    all                                       params
 `rigl`              an exact number of weights                in the      1 byte
                                                               params
 ==================  ========================================  ==========  ======
@@ -29,13 +29,13 @@ like the params, float32 at the least; RigL's byte comes on top of what it wraps
 
 **What the promise is worth.** All proximal methods find a point; they differ in the
 noise of the gradient whose prox decides what is zero. With a momentum of 0.9 a standard
-deviation of :math:`0.23\,\sigma` stays for ever, and a group whose gradient comes that
-near to the threshold flickers, however small the learning rate. The average of `rmda`
-and `ramda` has :math:`\sigma\sqrt{9/(8t)}` left after t updates of a stage: if the
-iterates converge, and no zero group of the limit lies on its threshold exactly, then
-after finitely many updates the structure of :math:`\hat W_t` is that of the limit, and
-stays (proved for one stage; a restart begins anew). ``examples/identification.py``
-shows this where the truth is known.
+deviation of :math:`0.23\,\sigma` stays indefinitely, and a group whose gradient comes
+that near to its threshold keeps appearing and disappearing, however small the learning
+rate. The average of `rmda` and `ramda` has :math:`\sigma\sqrt{9/(8t)}` left after t
+updates of a stage: if the iterates converge, and no zero group of the limit lies on its
+threshold exactly, then after finitely many updates the structure of :math:`\hat W_t` is
+that of the limit, and stays (proved for one stage; a restart begins anew).
+``examples/identification.py`` shows this where the truth is known.
 
 **What it asks for.** Long stages, for a restart forgets the average; patience with
 zeros that come late, and with the params, which carry them exactly only once the
@@ -50,7 +50,8 @@ methods solve one scalar equation per group, in one or two steps of third order 
 read the group three times each: four times Adam. For penalties on entries they are
 closed forms of one pass. For singular values and the like they iterate, see
 `Regularizer.solve_metric_prox`. `rigl` costs what it wraps, and a bisection whenever it
-rewires. ``python -m benchmarks.step`` measures all of them.
+rewires. ``docs/performance.md`` says why, ``python -m benchmarks.step`` measures all of
+them.
 
 **Regularizers.** Any goes with any. The theorem covers convex and weakly convex ones
 (MCP, SCAD). For l0, l1/2, l2/3 and levels `proxgen` is the one whose authors meant it:

@@ -43,7 +43,7 @@ def proxsgd(
         W_t &= \operatorname{prox}_{\eta_t\lambda\psi}(W_{t-1} - \eta_t m_t)
 
     The params carry exact zeros at every step. The average keeps a noise of standard
-    deviation :math:`\sigma\sqrt{\rho/(2-\rho)}` for ever, so that which entries are
+    deviation :math:`\sigma\sqrt{\rho/(2-\rho)}` indefinitely, so that which entries are
     zero keeps changing, however small the learning rate: that is what `rmda` mends.
     The method as first published, whose step is a convex combination and never
     exactly sparse, is `proxsgd_adaptive`.

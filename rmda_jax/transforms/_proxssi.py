@@ -1,4 +1,4 @@
-"""ProxSSI: AdamW with a proximal step in the uncorrected metric of its authors."""
+"""ProxSSI: AdamW with a proximal step in a metric without bias correction."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def proxssi(
     bias_correction: bool = True,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Structured sparsity inducing adaptive optimizer, as its authors wrote it.
+    r"""The published adaptive proximal method, including its bias in the warm-up.
 
     .. math::
         D_t &= \sqrt{v_t} + \epsilon, \quad

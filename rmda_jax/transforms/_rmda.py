@@ -11,7 +11,8 @@ The paper keeps the weighted gradient sum :math:`V_t`; here it is kept divided b
 
 The two recursions share their coefficient, so its rounding cancels in the averaged
 gradient :math:`\bar G_t = M_t/\tau_t`. No scalar multiplies an array inside the group
-norm, which keeps the step free of temporaries as large as a leaf.
+norm, which keeps the step free of temporaries as large as a leaf
+(``docs/performance.md``).
 """
 
 from collections.abc import Sequence
@@ -90,9 +91,10 @@ def rmda(
             \quad \tau_t = \alpha_t/\sqrt t \\
         W_t &= (1 - c_t) W_{t-1} + c_t \hat W_t
 
-    The variance of :math:`V_t/\alpha_t` dies out, so that the prox finds the zeros (or
-    ranks) of the solution and keeps them. A restart makes the current params the new
-    anchor :math:`W_0` and starts t, V and :math:`\alpha` from 0.
+    The variance of the averaged gradient :math:`V_t/\alpha_t` goes to 0, so that the
+    prox finds the zeros (or ranks) of the solution and keeps them. A restart makes the
+    current params the new anchor :math:`W_0` (the proximal centre of dual averaging)
+    and starts t, V and :math:`\alpha` from 0.
 
     The structure lives in :math:`\hat W_t`: the params are exactly structured once the
     averaging reaches 1, see `stages`; `structured_params` gives :math:`\hat W_t`
@@ -113,7 +115,7 @@ def rmda(
       restart_steps: Counts of updates at which a new stage begins: the update that
         finds this many behind it is the first of its stage. Strictly ascending.
       accumulator_dtype: Dtype of ``grad_sum`` and ``anchor``; at least float32 by
-        default, for a bfloat16 sum saturates.
+        default, because a bfloat16 sum saturates.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `RMDAState`; it ignores

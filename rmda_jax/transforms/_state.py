@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import Params, spec_of, wide_dtype
-from rmda_jax.specs._names import is_box, leaf_names, leaves_in_order_of
+from rmda_jax.specs._names import is_variable, leaf_names, leaves_in_order_of
 
 
 class ProxArguments(NamedTuple):
@@ -110,4 +110,4 @@ def unwrap(tree: Any) -> Any:
     NNX's optimizer wraps every array of a state in variables of its own kind, so that
     the trees of a state and of the params differ.
     """
-    return jax.tree.map(jnp.asarray, tree, is_leaf=is_box)
+    return jax.tree.map(jnp.asarray, tree, is_leaf=is_variable)

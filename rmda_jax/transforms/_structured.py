@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from rmda_jax._types import Params, spec_of
 from rmda_jax.specs._bound import Bound
-from rmda_jax.specs._names import is_box
+from rmda_jax.specs._names import is_variable
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._state import StructuredState, state_leaves, unwrap
 
@@ -226,7 +226,7 @@ def _check_last(node: Any) -> bool:
 
 def _with_plain_scalars(state: Any) -> Any:
     """Return the state with arrays in place of NNX variables in its scalar fields."""
-    return type(state)(*(unwrap(x) if is_box(x) else x for x in state))
+    return type(state)(*(unwrap(x) if is_variable(x) else x for x in state))
 
 
 def _the_one_held(*nodes: Any) -> Any:

@@ -1,4 +1,4 @@
-"""RAMDA and the rivals against every recorded trajectory of their authors' code."""
+"""RAMDA and the baselines against every recorded trajectory of their authors' code."""
 
 import functools
 
