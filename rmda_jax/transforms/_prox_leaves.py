@@ -80,7 +80,8 @@ def metric_prox_each(
       One array per leaf: the centre itself where no regularizer acts.
     """
     rows = list(zip(*operands, strict=True))
-    metrics, centers, out = ([None] * len(bounds) for _ in range(3))
+    metrics: list[Any] = [None] * len(bounds)
+    centers, out = list(metrics), list(metrics)
     zero = jnp.zeros((), jnp.int32)
     for bound in _each_once(bounds):
         for i in bound.leaves:
