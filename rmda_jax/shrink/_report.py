@@ -93,7 +93,8 @@ def report(
       params: The params before.
       small_params: Those after, of `apply`.
       *inputs: What to run on. FLOPs and latency are those of this batch.
-      plan: What `plan` returned: then layers of which nothing goes are left out.
+      plan: What `plan` returned: then layers of which nothing goes are left out, and
+        both trees must have its shapes, as in `verify`.
       small_fn: Function of the small params, if it is another one; see `verify`.
       repeats: How often each is timed, by turns so that both meet the same load; the
         medians are kept.
@@ -149,7 +150,7 @@ def report(
         flops=Change(*map(_flops, runs)),
         seconds=Change(*seconds),
         difference=verify(
-            fn, params, small_params, *inputs, small_fn=small_fn, **options
+            fn, params, small_params, *inputs, small_fn=small_fn, plan=plan, **options
         ),
     )
 

@@ -55,6 +55,11 @@ def test_report_leaves_out_layers_of_which_nothing_goes():
     apart = lambda p: {name: {"leaf": x} for name, x in p.items()}
     fn = lambda p, x: mlp({name: x["leaf"] for name, x in p.items()}, x)
     small = shrink.apply(plan, params)
+    with pytest.raises(
+        ValueError, match=r"`params` must have leaves that `plan` names"
+    ):
+        _ = shrink.report(fn, apart(params), apart(small), X, plan=plan, repeats=1)
+    plan = shrink.plan(fn, apart(params), X)
     found = shrink.report(fn, apart(params), apart(small), X, plan=plan, repeats=1)
     assert [layer.name for layer in found.layers] == ["bias", "in", "out"]
 
