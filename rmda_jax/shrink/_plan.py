@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from rmda_jax.shrink._numbers import counting
 from rmda_jax.shrink._removal import Marks, Product, Removal, Terms
 from rmda_jax.shrink._spaces import Space
 from rmda_jax.shrink._trace import Couplings, Traced, Units, traced
+from rmda_jax.specs._report import called_out
 
 _RULES = _known_rules  # importing them registers them
 
@@ -27,11 +29,18 @@ class Cut:
     units: Units
     removed: np.ndarray  # bool, one per unit
     stays: tuple[str, ...]  # why the others do not
+    all_zero: bool = False  # also that one which stays as the last
 
     @property
     def left(self) -> int:
         """How many units stay."""
         return int(self.units.size - self.removed.sum())
+
+    @property
+    def name(self) -> str:
+        """The axes that the units lie along, three at the most."""
+        names = [f"{m.leaf}[{m.axis}]" for m in self.units.members]
+        return " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +76,8 @@ class Plan:
     def __str__(self) -> str:
         rows = [("units", "before", "after", "the others stay because")]
         for cut in self.cuts:
-            names = [f"{m.leaf}[{m.axis}]" for m in cut.units.members]
-            name = " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
             why = "; ".join(cut.stays)
-            rows.append((name, str(cut.units.size), str(cut.left), why))
+            rows.append((cut.name, str(cut.units.size), str(cut.left), why))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = [
             f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  "
@@ -79,7 +86,10 @@ class Plan:
         ]
         if self.folds:
             lines.append(f"constants go into {', '.join(sorted(self.folds))}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._called_out()])
+
+    def _called_out(self) -> list[str]:
+        return called_out([cut.name for cut in self.cuts if cut.all_zero])
 
 
 def plan(
@@ -113,6 +123,9 @@ def plan(
 
     Returns:
       The plan; its ``str`` is a table.
+
+    Warns:
+      UserWarning: all units of a set are zero: nothing passes through them.
 
     Raises:
       TypeError: a leaf of ``params`` is no array.
@@ -169,7 +182,10 @@ def plan(
         held[atom] = candidates.pop(atom)
     if held:
         removal = Removal(products, known, candidates)
-    return Plan(_cuts(found, removal, held), _folds(removal, shapes), shapes)
+    made = Plan(_cuts(found, removal, held), _folds(removal, shapes), shapes)
+    for line in made._called_out():
+        warnings.warn(line, stacklevel=2)
+    return made
 
 
 def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
@@ -193,7 +209,9 @@ def _cuts(found: Traced, removal: Removal, held: Marks) -> tuple[Cut, ...]:
         else:
             stays = _stays(units, removal, atom, terms.get(atom))
         gone = removal.gone.get(atom, np.zeros(units.size, bool))
-        cuts.append(Cut(units, gone, stays))
+        sums = terms.get(atom)
+        all_zero = bool(sums) and all(x.zero.all() for x in sums)
+        cuts.append(Cut(units, gone, stays, all_zero))
     return tuple(cuts)
 
 

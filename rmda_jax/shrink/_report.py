@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._verify import Difference, verify
 from rmda_jax.specs._names import leaf_names
+from rmda_jax.specs._report import called_out, passes_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Report:
     flops: Change  # by the compiler's count; NaN where it counts none
     seconds: Change  # medians of a call on this machine
     difference: Difference
+    all_zero: tuple[str, ...] = ()  # leaves before through which nothing passes
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
@@ -73,7 +76,7 @@ class Report:
             ("seconds here", self.seconds, "{:.2e}"),
         ):
             lines.append(f"{name}: {', '.join(_cells(change, form))}")
-        return "\n".join([*lines, str(self.difference)])
+        return "\n".join([*lines, str(self.difference), *called_out(self.all_zero)])
 
 
 def report(
@@ -151,6 +154,11 @@ def report(
         seconds=Change(*seconds),
         difference=verify(
             fn, params, small_params, *inputs, small_fn=small_fn, plan=plan, **options
+        ),
+        all_zero=tuple(
+            name
+            for name, x in zip(names, jax.tree.leaves(params), strict=True)
+            if passes_on(name, spec_of(x)[0]) and not np.any(x)
         ),
     )
 

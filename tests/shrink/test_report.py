@@ -64,6 +64,17 @@ def test_report_leaves_out_layers_of_which_nothing_goes():
     assert [layer.name for layer in found.layers] == ["bias", "in", "out"]
 
 
+def test_report_calls_out_a_network_of_zeros():
+    params, _ = planned()
+    called_out = "all units are zero in in: nothing passes through"
+    for kernel in (jnp.zeros((4, 6)), params["in"]):
+        found = shrink.report(
+            mlp, params | {"in": kernel}, params | {"in": kernel[:, :5]}, X,
+            small_fn=lambda p, x: mlp(params, x), repeats=1,
+        )  # fmt: skip
+        assert (called_out in str(found)) == (not kernel.any())
+
+
 def test_report_turns_down_what_cannot_be_compared():
     params, _ = planned()
     with pytest.raises(ValueError, match="`repeats` must be positive, got 0"):
