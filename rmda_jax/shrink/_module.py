@@ -1,19 +1,17 @@
 """Slice modules: their arrays, and the sizes that they keep beside them.
 
-Nothing of NNX or Equinox is imported: a module is what has attributes, a box what holds
-an array (``__jax_array__``), and a size is known by its name and its old value.
+Nothing of NNX or Equinox is imported (see `_objects`): a size is known by its name and
+its old value.
 """
 
-import types
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from jax.tree_util import tree_map_with_path
 
 from rmda_jax._types import Shape
 from rmda_jax.shrink._apply import sliced
+from rmda_jax.shrink._objects import array_of, children_of, join, nodes
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.specs._names import canonical_name
 
@@ -127,7 +125,7 @@ def slice_module(plan: Plan, module: Any) -> Any:
         module = tree_map_with_path(cut, module)
     else:
         _slice_arrays(plan, names, module)
-    for path, node in _nodes(module):
+    for path, node in nodes(module):
         for attribute, size in _sizes(plan, names, path, node).items():
             # Past the guard of a module that is frozen: this one is new, and ours.
             set_to = object.__setattr__ if frozen else setattr
@@ -141,10 +139,10 @@ def _names(plan: Plan, module: Any) -> dict[str, str]:
     The plan's names are longer where the module's params were a part of all params.
     """
     names = {}
-    for path, node in _nodes(module):
-        for key, child in _children(node):
-            place = _join(path, key)
-            if _array(child) is None:
+    for path, node in nodes(module):
+        for key, child in children_of(node):
+            place = join(path, key)
+            if array_of(child) is None:
                 continue
             longer = [x for x in plan.shapes if x.endswith(f"/{place}")]
             if place in plan.shapes:
@@ -173,11 +171,11 @@ def _slice_arrays(plan: Plan, names: dict[str, str], module: Any) -> None:
     """Slice the arrays that a module holds, in place: all of them, or none."""
     found = [
         (node, key, child, names[place])
-        for path, node in _nodes(module)
-        for key, child in _children(node)
-        if (place := _join(path, key)) in names
+        for path, node in nodes(module)
+        for key, child in children_of(node)
+        if (place := join(path, key)) in names
     ]
-    small = [sliced(plan, name, _array(x), folds=True) for *_, x, name in found]
+    small = [sliced(plan, name, array_of(x), folds=True) for *_, x, name in found]
     for (node, key, child, _), x in zip(found, small, strict=True):
         if hasattr(child, "set_value"):
             child.set_value(x)
@@ -198,7 +196,7 @@ def _sizes(
     has = vars(node) if hasattr(node, "__dict__") else {}
 
     def axis(array: str, i: int) -> tuple[int, int] | None:
-        name, i = names.get(_join(path, array)), _from_back(has, i)
+        name, i = names.get(join(path, array)), _from_back(has, i)
         if name is None or not -len(plan.shapes[name]) <= i < len(plan.shapes[name]):
             return None
         return plan.shapes[name][i], plan.widths[name][i]
@@ -207,7 +205,7 @@ def _sizes(
     counts = {key for key, x in has.items() if isinstance(x, int | np.integer) and x}
     for attribute in counts & _BLOCKS.keys():
         for array, i in _BLOCKS[attribute]:
-            if (name := names.get(_join(path, array))) is not None:
+            if (name := names.get(join(path, array))) is not None:
                 i = _from_back(has, i)
                 new[attribute] = _blocks(plan, name, i, has[attribute])
     groups = next((g for g in ("feature_group_count", "groups") if g in new), None)
@@ -224,14 +222,14 @@ def _sizes(
         if (lengths := axis(array, i)) and count in new:
             new[attribute] = lengths[1] // new[count]
     for attribute in has.keys() & _SHAPES.keys():
-        name, shape = names.get(_join(path, _SHAPES[attribute])), has[attribute]
+        name, shape = names.get(join(path, _SHAPES[attribute])), has[attribute]
         if name is not None and isinstance(shape, tuple | list) and shape:
             n = len(shape)
             if plan.shapes[name][-n:] == tuple(shape):
                 new[attribute] = plan.widths[name][-n:]
     if {"qkv_features", "num_heads", "head_dim"} <= has.keys() and "head_dim" in new:
         new["qkv_features"] = new.get("num_heads", has["num_heads"]) * new["head_dim"]
-    return new | _tuples(has, plan.widths.get(names.get(_join(path, "kernel"), "")))
+    return new | _tuples(has, plan.widths.get(names.get(join(path, "kernel"), "")))
 
 
 def _from_back(has: dict[str, Any], axis: int) -> int:
@@ -258,52 +256,10 @@ def _blocks(plan: Plan, name: str, axis: int, count: int) -> int:
     return len(np.unique(plan.kept[name][axis] // (length // count)))
 
 
-def _nodes(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a module and all that it consists of, each once, with their paths."""
-    seen, left = set(), [("", module)]
-    while left:
-        path, node = left.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        yield path, node
-        for key, child in _children(node):
-            if _array(child) is None:
-                left.append((_join(path, key), child))
-
-
-def _children(node: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(node, dict):
-        return [(str(key), child) for key, child in node.items()]
-    if isinstance(node, list | tuple):
-        return [(str(i), child) for i, child in enumerate(node)]
-    if isinstance(node, type | types.FunctionType | types.ModuleType):
-        return []
-    public = getattr(node, "__dict__", {}).items()
-    return [(key, child) for key, child in public if not key.startswith("_")]
-
-
-def _array(x: Any) -> Any:
-    """Return an array, or that in a box; None if it is neither.
-
-    Asked is the type: the class of a box, which a module may hold, is none.
-    """
-    if hasattr(type(x), "__jax_array__"):
-        if hasattr(type(x), "get_value"):
-            x = x.get_value()
-        else:
-            x = getattr(x, "value", None)
-    return x if isinstance(x, jax.Array | np.ndarray) else None
-
-
 def _is_frozen(module: Any) -> bool:
-    for key, child in _children(module):
+    for key, child in children_of(module):
         try:
             setattr(module, key, child)
         except AttributeError:
             return True
     return False
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}/{key}" if path else key

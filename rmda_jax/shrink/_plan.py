@@ -12,6 +12,7 @@ import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of
 from rmda_jax.shrink import _known_rules
+from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._known import Evaluation, constant, numbered, unknown
 from rmda_jax.shrink._numbers import counting
 from rmda_jax.shrink._removal import Marks, Product, Removal, Terms
@@ -128,7 +129,7 @@ def plan(
       UserWarning: all units of a set are zero: nothing passes through them.
 
     Raises:
-      TypeError: a leaf of ``params`` is no array.
+      TypeError: a leaf of ``params`` is no array, or ``fn`` is a module; see `trace`.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -147,6 +148,7 @@ def plan(
       >>> plan.widths["in"]
       (4, 2)
     """
+    check_call(fn, params, inputs)
     for leaf in jax.tree.leaves(params):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
             raise TypeError(

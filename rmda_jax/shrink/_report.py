@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._verify import Difference, verify
 from rmda_jax.specs._names import leaf_names
@@ -125,6 +126,8 @@ def report(
     """
     if repeats < 1:
         raise ValueError(f"`repeats` must be positive, got {repeats}.")
+    check_call(fn, params, inputs)
+    check_call(small_fn or fn, small_params, inputs, names="small_fn small_params")
     names, small_names = leaf_names(params), leaf_names(small_params)
     if names != small_names:
         differing = sorted(set(names) ^ set(small_names))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, spec_of
+from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.specs._names import leaf_names
 
@@ -62,6 +63,7 @@ def verify(
     Raises:
       ValueError: the outputs differ in structure or shape; both trees share Variables,
         or have not the shapes that the plan has before and after.
+      TypeError: as in `trace`.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -71,6 +73,8 @@ def verify(
       >>> shrink.verify(mlp, params, small, jnp.ones((2, 4))).max_abs
       0.0
     """
+    check_call(fn, params, inputs)
+    check_call(small_fn or fn, small_params, inputs, names="small_fn small_params")
     _check_apart(params, small_params, plan)
     old = jax.jit(lambda p, *x: fn(p, *x, **options))(params, *inputs)
     new = jax.jit(lambda p, *x: (small_fn or fn)(p, *x, **options))(
