@@ -168,7 +168,7 @@ class Tie:
         x, v = self._enter(xs), self._enter(vs)
         level = check_step_size(strength, x[0].dtype) * self._weights(_shapes(x), x)
         pull = jnp.where(self.support(x), 0, self.magnitudes(v))
-        slack = jnp.where(pull == 0, 1, 1 - pull / level)
+        slack = 1 - pull / jnp.where(pull == 0, 1, level)
         zero = ~self.support(x)
         return jnp.min(jnp.where(zero, slack, jnp.inf), initial=jnp.inf)
 

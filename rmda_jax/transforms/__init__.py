@@ -58,6 +58,7 @@ with ``binary(soft=True)`` and its like it is the revised ProxQuant.
 """
 
 from rmda_jax.transforms._adam import AdamState as AdamState
+from rmda_jax.transforms._masked_params import masked_params as masked_params
 from rmda_jax.transforms._proxgen import proxgen as proxgen
 from rmda_jax.transforms._proxsgd import (
     ProxSGDState as ProxSGDState,
@@ -69,11 +70,7 @@ from rmda_jax.transforms._proxsgd_adaptive import (
 )
 from rmda_jax.transforms._proxssi import proxssi as proxssi
 from rmda_jax.transforms._ramda import RAMDAState as RAMDAState, ramda as ramda
-from rmda_jax.transforms._rigl import (
-    RigLState as RigLState,
-    masked_params as masked_params,
-    rigl as rigl,
-)
+from rmda_jax.transforms._rigl import RigLState as RigLState, rigl as rigl
 from rmda_jax.transforms._rmda import RMDAState as RMDAState, rmda as rmda
 from rmda_jax.transforms._structured import (
     structured_params as structured_params,

@@ -127,7 +127,8 @@ class Masks:
         value = evaluate(self.drop_fraction, count)
         if callable(self.drop_fraction) or self.end_step is None:
             return value
-        return value / 2 * (1 + jnp.cos(jnp.pi * count / self.end_step))
+        t = count.astype(value.dtype)
+        return value / 2 * (1 + jnp.cos(jnp.pi * t / self.end_step))
 
     def _excess_at(self, count: jax.Array) -> jax.Array:
         """Return the share of the weights to be pruned that may stay for now."""
@@ -218,7 +219,9 @@ def _moved(
     n_flags = jnp.minimum(jnp.sum(mask, dtype=jnp.int32), target + surplus)
     if fraction is None:
         return _keep(_above(w, mask), n_flags)
-    n_kept = jnp.round(n_flags * (1 - fraction)).astype(jnp.int32)
+    n_kept = jnp.round(n_flags.astype(fraction.dtype) * (1 - fraction)).astype(
+        jnp.int32
+    )
     n_kept = jnp.clip(n_kept, 1, n_flags)
     kept = _keep(_above(w, mask), n_kept)
     return kept | _keep(_above(score, ~kept), n_flags - n_kept)

@@ -11,8 +11,10 @@ from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, AdamState
 from rmda_jax.transforms._common import check_updates
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._signature import readable
 
 
+@readable
 def proxgen(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -86,7 +88,7 @@ def proxgen(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, AdamState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, AdamState)
         now = options.at(state.count)
         t = (state.count + 1).astype(now.b1.dtype)
         inner = {"rtol": rtol, "max_iters": max_iters}
@@ -131,7 +133,7 @@ def _leaf_step(
     nu_max = jnp.maximum(nu_max, nu)
     correction = jnp.sqrt(1 - now.b2**t).astype(wide)
     largest = nu_max if amsgrad else nu
-    metric = jnp.sqrt(largest + zero) / correction + now.eps.astype(wide)
+    metric = jnp.sqrt(largest + zero.astype(wide)) / correction + now.eps.astype(wide)
     pull = (eta / (1 - now.b1**t)).astype(wide) * mu
     new = (1 - eta * now.weight_decay).astype(wide) * w_wide - pull / metric
     options = {"start": w_wide, **inner}

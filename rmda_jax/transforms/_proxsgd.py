@@ -10,12 +10,14 @@ from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     accumulators,
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_updates,
     evaluate,
 )
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves
+from rmda_jax.transforms._signature import readable
 
 
 class ProxSGDState(NamedTuple):
@@ -26,6 +28,7 @@ class ProxSGDState(NamedTuple):
     mu: Params  # accumulator dtype: the average of the gradients
 
 
+@readable
 def proxsgd(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -76,7 +79,7 @@ def proxsgd(
     """
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("strength", strength)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
 
     def init_fn(params: Params) -> ProxSGDState:
         check_params(params)
@@ -87,7 +90,7 @@ def proxsgd(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, ProxSGDState)
         eta = evaluate(learning_rate, state.count)
         lam = evaluate(strength, state.count)
         rho = evaluate(averaging, state.count)

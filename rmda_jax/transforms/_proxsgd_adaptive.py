@@ -11,12 +11,14 @@ from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     accumulators,
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_updates,
     evaluate,
 )
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._signature import readable
 
 
 class ProxSGDAdaptiveState(NamedTuple):
@@ -36,6 +38,7 @@ def _authors_averaging(count: ArrayLike) -> jax.Array:
     return 0.9 / jnp.sqrt(jnp.asarray(count) + 4.0)
 
 
+@readable
 def proxsgd_adaptive(
     regularizer: Spec,
     strength: ScalarOrSchedule,
@@ -91,7 +94,7 @@ def proxsgd_adaptive(
     """
     check_hyperparameter("strength", strength)
     check_hyperparameter("learning_rate", learning_rate)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
     check_hyperparameter("b2", b2, below=1)
     check_hyperparameter("eps", eps, positive=True)
 
@@ -107,7 +110,7 @@ def proxsgd_adaptive(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDAdaptiveState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, ProxSGDAdaptiveState)
         numbers = (strength, learning_rate, averaging, b2, eps)
         lam, step_, rho, beta, delta = (evaluate(n, state.count) for n in numbers)
         correction = 1 - beta ** (state.count + 1).astype(beta.dtype)
@@ -117,7 +120,7 @@ def proxsgd_adaptive(
             w_wide, g, rho_ = w.astype(wide), g.astype(wide), rho.astype(wide)
             mu = (1 - rho_) * mu + rho_ * g
             nu = beta.astype(wide) * nu + (1 - beta).astype(wide) * jnp.square(g)
-            metric = jnp.sqrt((nu + zero) / correction.astype(wide))
+            metric = jnp.sqrt((nu + zero.astype(wide)) / correction.astype(wide))
             metric += delta.astype(wide)
             center = lambda w, mu, metric: w - mu / metric
             options = {"start": w_wide}

@@ -11,8 +11,10 @@ from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamState
 from rmda_jax.transforms._common import check_updates
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._signature import readable
 
 
+@readable
 def proxssi(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -81,7 +83,7 @@ def proxssi(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, AdamState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, AdamState)
         now = options.at(state.count)
         eta, t = now.learning_rate, (state.count + 1).astype(now.b1.dtype)
         corrected = eta
@@ -92,7 +94,7 @@ def proxssi(
             wide = mu.dtype
             w_wide = w.astype(wide)
             mu, nu = now.moments(g.astype(wide), mu, nu)
-            metric = jnp.sqrt(nu + zero) + now.eps.astype(wide)
+            metric = jnp.sqrt(nu + zero.astype(wide)) + now.eps.astype(wide)
             new = w_wide - corrected.astype(wide) * mu / metric
             new = (1 - eta * now.weight_decay).astype(wide) * new
             step_size, options = eta * now.strength, {"start": w_wide}

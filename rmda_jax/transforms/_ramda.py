@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     ProxArguments,
     accumulators,
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_restart_steps,
@@ -28,6 +30,7 @@ from rmda_jax.transforms._common import (
 )
 from rmda_jax.transforms._cube_root import cube_root
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
+from rmda_jax.transforms._signature import readable
 
 
 class RAMDAState(NamedTuple):
@@ -61,6 +64,7 @@ class RAMDAState(NamedTuple):
         return jax.tree.map(lambda v: v * scale.astype(v.dtype), self.grad_sum)
 
 
+@readable
 def ramda(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -131,7 +135,7 @@ def ramda(
     """
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("strength", strength)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
     check_hyperparameter("eps", eps, positive=True)
     check_hyperparameter("eps_decay", eps_decay, positive=True, most=1)
     restarts = check_restart_steps(restart_steps)
@@ -142,12 +146,12 @@ def ramda(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RAMDAState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, RAMDAState)
         now = _advance(
             state,
             evaluate(learning_rate, state.count),
             evaluate(strength, state.count),
-            evaluate(eps, state.count) * eps_decay ** _n_past(restarts, state.count),
+            evaluate(eps, state.count) * _decay(eps_decay, restarts, state.count),
             is_step(state.count, restarts),
         )
         c = evaluate(averaging, state.count)
@@ -216,10 +220,11 @@ def _advance(
     return _Scalars(first, t, weight, alpha, lam, eps.astype(eta.dtype))
 
 
-def _n_past(restarts: tuple[int, ...], count: jax.Array) -> jax.Array:
+def _decay(factor: float, restarts: tuple[int, ...], count: jax.Array) -> jax.Array:
+    """Return the factor to the power of the number of restarts so far."""
     # What begins with the run is no restart, and leaves eps as it is.
     later = jnp.asarray([step for step in restarts if step > 0], jnp.int32)
-    return jnp.sum(count >= later)
+    return lax.pow(evaluate(factor, count), jnp.sum(count >= later))
 
 
 def _leaf_step(
@@ -239,7 +244,7 @@ def _leaf_step(
     v = jnp.where(now.first, 0, v) + weight * g
     u = jnp.where(now.first, 0, u) + weight * jnp.square(g)
     anchor = jnp.where(now.first, w_wide, anchor)
-    metric = _metric(u, now.eps + zero)
+    metric = _metric(u, now.eps + zero.astype(now.eps.dtype))
     center = lambda anchor, v, metric: anchor - v / metric
     options = {"start": w_wide, **inner}
     structured = yield Prox(

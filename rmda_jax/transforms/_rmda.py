@@ -27,6 +27,7 @@ from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._common import (
     ProxArguments,
     accumulators,
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_restart_steps,
@@ -35,6 +36,7 @@ from rmda_jax.transforms._common import (
     is_step,
 )
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves
+from rmda_jax.transforms._signature import readable
 
 
 class RMDAState(NamedTuple):
@@ -60,6 +62,7 @@ class RMDAState(NamedTuple):
         return jax.tree.map(lambda m: m * scale.astype(m.dtype), self.grad_sum)
 
 
+@readable
 def rmda(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -142,7 +145,7 @@ def rmda(
     """
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("strength", strength)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
     restarts = check_restart_steps(restart_steps)
 
     def init_fn(params: Params) -> RMDAState:
@@ -162,7 +165,7 @@ def rmda(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RMDAState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, RMDAState)
         now = _advance(
             state,
             evaluate(learning_rate, state.count),

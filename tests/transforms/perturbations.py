@@ -124,7 +124,7 @@ PERTURBATIONS = [
         "jnp.where(first, 0, state.weight_sum)",
         "state.weight_sum",
     ),
-    _ramda("eps not decayed", "eps_decay ** _n_past", "1.0 ** _n_past"),
+    _ramda("eps not decayed", "_decay(eps_decay,", "_decay(1.0,"),
     _ramda(
         "anchor not renewed",
         "jnp.where(now.first, w_wide, anchor)",
@@ -141,7 +141,9 @@ PERTURBATIONS = [
     ),
     _proxsgd("threshold without the learning rate", "eta_), eta * lam", "eta_), lam"),
     _adaptive(
-        "metric uncorrected", "(nu + zero) / correction.astype(wide)", "nu + zero"
+        "metric uncorrected",
+        "(nu + zero.astype(wide)) / correction.astype(wide)",
+        "nu + zero.astype(wide)",
     ),
     _adaptive(
         "eps inside the root",
@@ -184,8 +186,8 @@ PERTURBATIONS = [
     # --- ProxSSI: c_proxssi ---
     _proxssi(
         "metric corrected",
-        "metric = jnp.sqrt(nu + zero) +",
-        "metric = jnp.sqrt((nu + zero) / (1 - now.b2**t).astype(wide)) +",
+        "metric = jnp.sqrt(nu + zero.astype(wide)) +",
+        "metric = jnp.sqrt(nu / (1 - now.b2**t).astype(wide) + zero.astype(wide)) +",
     ),
     _proxssi("rate uncorrected", "if bias_correction:", "if not bias_correction:"),
     _proxssi(
@@ -201,13 +203,13 @@ PERTURBATIONS = [
     # --- RigL: e_jaxpruner_f32, e_jaxpruner_f64 ---
     _masks(
         "no cosine",
-        "value / 2 * (1 + jnp.cos(jnp.pi * count / self.end_step))",
+        "value / 2 * (1 + jnp.cos(jnp.pi * t / self.end_step))",
         "value",
     ),
     _masks(
         "counts rounded down",
-        "jnp.round(n_flags * (1 - fraction))",
-        "jnp.floor(n_flags * (1 - fraction))",
+        "jnp.round(n_flags.astype(fraction.dtype) * (1 - fraction))",
+        "jnp.floor(n_flags.astype(fraction.dtype) * (1 - fraction))",
     ),
     _masks(
         "just dropped not eligible",
@@ -228,7 +230,7 @@ PERTURBATIONS = [
     _rigl("weights step while masks move", "jnp.where(due, jnp.zeros_like(d), d)", "d"),
     _seen(
         "optimizer sees dense gradients",
-        "_masked(masks, updates), state.inner_state",
+        "masked(masks, updates), state.inner_state",
         "updates, state.inner_state",
     ),
 ]
