@@ -1,5 +1,6 @@
 """Type aliases shared by every room of the house."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -23,11 +24,12 @@ ScalarOrSchedule: TypeAlias = optax.ScalarOrSchedule
 Shape: TypeAlias = tuple[int, ...]
 
 
-def wide_dtype(dtype: Any) -> Any:
-    """The dtype to compute and accumulate in: `dtype`, but at least float32."""
+def wide_dtype(*dtypes: Any) -> Any:
+    """The dtype to compute and accumulate in: the widest, and at least float32."""
     # Widening is meant here, also where users forbid that it happens by itself.
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.promote_types(jax.dtypes.canonicalize_dtype(dtype), jnp.float32)
+        canonical = map(jax.dtypes.canonicalize_dtype, dtypes)
+        return functools.reduce(jnp.promote_types, canonical, jnp.dtype("float32"))
 
 
 def spec_of(x: Any) -> tuple[Shape, Any]:

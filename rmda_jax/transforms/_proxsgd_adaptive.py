@@ -31,11 +31,11 @@ class ProxSGDAdaptiveState(NamedTuple):
 
 
 def _authors_step(count: ArrayLike) -> jax.Array:
-    return 0.06 / jnp.sqrt(jnp.asarray(count) + 4.0)
+    return 0.06 / jnp.sqrt(jnp.asarray(count, float) + 4.0)
 
 
 def _authors_averaging(count: ArrayLike) -> jax.Array:
-    return 0.9 / jnp.sqrt(jnp.asarray(count) + 4.0)
+    return 0.9 / jnp.sqrt(jnp.asarray(count, float) + 4.0)
 
 
 @readable

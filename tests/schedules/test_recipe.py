@@ -115,7 +115,9 @@ def test_schedule_in_the_place_of_a_number(name):
         return 0.1
 
     arguments = {"learning_rate": 0.1, "milestones": [5], name: schedule}
-    message = f"`{name}` must be a number, got .* a schedule of your own goes to the tra"
+    message = (
+        f"`{name}` must be a number, got .* a schedule of your own goes to the tra"
+    )
     with pytest.raises(TypeError, match=message):
         rj.stages(**arguments)
     for bad in (None, "0.1", True, [0.1]):
@@ -140,7 +142,9 @@ def test_numbers_may_be_arrays_of_rank_zero():
     ids=["rmda", "ramda", "proxsgd", "proxsgd_adaptive", "stages"],
 )
 def test_momentum_in_the_place_of_averaging(make):
-    message = "`averaging` of 0.9 is almost none: .* a momentum of 0.9 is an averaging o"
+    message = (
+        "`averaging` of 0.9 is almost none: .* a momentum of 0.9 is an averaging o"
+    )
     with pytest.warns(UserWarning, match=message) as caught:
         make(0.9)
     assert caught[0].filename == __file__  # the user's own line
