@@ -47,7 +47,8 @@ class RegularizerMap:
 
     A rule is ``(pattern, regularizer)`` or ``(pattern, regularizer, multiplier)``. The
     pattern is a shell glob over canonical leaf names such as ``block/conv/kernel``, in
-    which ``*`` also crosses ``/``; ``*/kernel`` matches a top-level ``kernel``, too.
+    which ``*`` also crosses ``/``; ``*/kernel`` matches a top-level ``kernel``, too. A
+    ``[`` of a name is written ``[[]``. A lone ``*`` takes biases and scales of norms.
     The first match wins, the multiplier scales the strength on the leaf, a regularizer
     ``None`` exempts the leaf, and leaves that no rule matches are not regularized.
     Groups that span leaves take a tuple of patterns, each for one leaf, and a

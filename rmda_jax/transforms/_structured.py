@@ -32,7 +32,7 @@ def structured_params(
       opt_state: State after at least one update, from any nesting of `optax.chain`,
         `optax.MultiSteps`, `optax.inject_hyperparams`, `optax.partition`,
         `optax.masked`, `optax.apply_if_finite`.
-      regularizer: The one the transformation was built with; with `optax.partition`,
+      regularizer: The very one the transformation was built with; with `optax.partition`,
         one map for all of its parts together.
       params: Fills the leaves that `optax.masked` kept from the transformation; without
         it they stay `optax.MaskedNode`.
