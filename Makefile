@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs clean
+.PHONY: help demo test strict check docs clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,14 @@ demo: $(STAMP) ## train a dense and a structured network, side by side
 
 test: $(STAMP) ## run the tests and the examples in the docstrings
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+
+# Those tests that promote nothing themselves, and make no NaN on purpose.
+STRICT := tests/test_strict.py tests/schedules tests/specs tests/transforms/test_states.py
+
+strict: $(STAMP) ## run tests where JAX promotes nothing and NaN are errors
+	JAX_NUMPY_DTYPE_PROMOTION=strict JAX_NUMPY_RANK_PROMOTION=raise JAX_DEBUG_NANS=1 \
+	    $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal \
+	    $(STRICT) $(ARGS)
 
 # Pyright would ask the network for a newer version of itself.
 check: $(STAMP) ## check formatting, lint and types

@@ -1,5 +1,6 @@
 """Type aliases shared by every room of the house."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -23,9 +24,12 @@ ScalarOrSchedule: TypeAlias = optax.ScalarOrSchedule
 Shape: TypeAlias = tuple[int, ...]
 
 
-def wide_dtype(dtype: Any) -> Any:
-    """The dtype to compute and accumulate in: `dtype`, but at least float32."""
-    return jnp.promote_types(jax.dtypes.canonicalize_dtype(dtype), jnp.float32)
+def wide_dtype(*dtypes: Any) -> Any:
+    """The dtype to compute and accumulate in: the widest, and at least float32."""
+    # Widening is meant here, also where users forbid that it happens by itself.
+    with jax.numpy_dtype_promotion("standard"):
+        canonical = map(jax.dtypes.canonicalize_dtype, dtypes)
+        return functools.reduce(jnp.promote_types, canonical, jnp.dtype("float32"))
 
 
 def spec_of(x: Any) -> tuple[Shape, Any]:
@@ -34,3 +38,21 @@ def spec_of(x: Any) -> tuple[Shape, Any]:
         return tuple(x.shape), x.dtype
     aval = jax.eval_shape(jnp.asarray, x)
     return aval.shape, aval.dtype
+
+
+def spec_of_leaf(name: str, leaf: Any) -> tuple[Shape, Any]:
+    """As `spec_of`, or raise a TypeError that names a leaf which is no array."""
+    try:
+        return spec_of(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"parameters must be arrays, got {leaf!r} for parameter '{name}'. Leave "
+            "other leaves out: with Equinox, pass eqx.filter(model, "
+            "eqx.is_inexact_array)."
+        ) from error
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name a dtype, one of JAX's own, such as that of random keys, too."""
+    extended = jnp.issubdtype(dtype, jax.dtypes.extended)
+    return str(dtype) if extended else jnp.dtype(dtype).name

@@ -130,10 +130,10 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
     total = jnp.zeros(())
     for acting, x, v, strength in _certificates(opt_state, regularizer):
         if acting is None:
-            total += jnp.sum(jnp.square(v))
+            square = jnp.sum(jnp.square(v))
         else:
-            distance = acting.subgradient_distance(x, v, strength)
-            total += jnp.square(distance)
+            square = jnp.square(acting.subgradient_distance(x, v, strength))
+        total += square.astype(total.dtype)
     return jnp.sqrt(total)
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmda_jax._types import Params
+from rmda_jax._types import Params, spec_of_leaf
 from rmda_jax.specs._bound import acting
+from rmda_jax.specs._names import leaf_names
 from rmda_jax.specs._rules import Spec, bind
 
 
@@ -29,6 +30,8 @@ def sparsity(params: Params, regularizer: Spec | None = None) -> jax.Array:
       Array(0.75, dtype=float32)
     """
     leaves = jax.tree.leaves(params)
+    for name, leaf in zip(leaf_names(params), leaves, strict=True):
+        _ = spec_of_leaf(name, leaf)
     if regularizer is not None:
         bounds = bind(regularizer, params)
         leaves = [x for b, x in zip(bounds, leaves, strict=True) if b.regularizer]
@@ -90,7 +93,7 @@ def group_sparsity(
         if weighting == "size":
             sizes = bound.regularizer.unit_sizes(bound.of([x.shape for x in leaves]))
             alive.append(_count(jnp.where(units, sizes, 0)))
-            total += np.broadcast_to(sizes, units.shape).sum()
+            total += int(np.broadcast_to(sizes, units.shape).sum())
         else:
             alive.append(_count(units))
             total += units.size

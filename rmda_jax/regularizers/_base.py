@@ -10,6 +10,8 @@ widen bfloat16 and float16 to float32, and cast the result back. A concrete regu
 implements the underscored hooks on wide arrays, and nothing else.
 """
 
+from __future__ import annotations  # so that `help` shows ArrayLike by its name
+
 import abc
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Scalar, Shape, spec_of, wide_dtype
+from rmda_jax._types import Scalar, Shape, dtype_name, spec_of, wide_dtype
 from rmda_jax.regularizers._checks import check_metric, check_step_size, rounding_unit
 from rmda_jax.regularizers._proximal_gradient import Solution, proximal_gradient
 
@@ -66,9 +68,8 @@ class Regularizer(abc.ABC):
         """
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"a regularizer needs a real floating array, got dtype "
-                f"{jnp.dtype(dtype).name} and shape {shape}. Leave integer, boolean "
-                "and complex leaves out of the rules."
+                "a regularizer needs a real floating array, got dtype "
+                f"{dtype_name(dtype)} and shape {shape}. Leave it out of the rules."
             )
         self._check(shape)
 

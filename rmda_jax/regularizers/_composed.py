@@ -102,6 +102,7 @@ class Composed(Regularizer):
         pull = self.geometry.zero_magnitudes(x, v)
         level = self._slope(jnp.zeros_like(pull), strength, x.shape)
         zero = ~self.geometry.units(x)
-        slack = jnp.where(pull == 0, 1, 1 - pull / level)
+        # No slope and no pull: 0/0 is not to be computed, even for nothing.
+        slack = 1 - pull / jnp.where(pull == 0, 1, level)
         margin = jnp.min(slack, initial=jnp.inf)
         return jnp.where(jnp.any(zero), margin, jnp.inf)

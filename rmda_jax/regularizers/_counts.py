@@ -77,7 +77,7 @@ class NM(FeasibleSet):
         # Of equal magnitudes the first of the run is kept.
         position = jnp.arange(self.m)
         earlier = (position[None, :] < position[:, None]).reshape(
-            (self.m, self.m) + (1,) * (x.ndim - axis - 1)
+            (1,) * (axis + 1) + (self.m, self.m) + (1,) * (x.ndim - axis - 1)
         )
         beaten_by = (other > mine) | ((other == mine) & earlier)
         rank = jnp.sum(beaten_by, axis=axis + 2)

@@ -69,7 +69,7 @@ class LHalfBall(FeasibleSet):
             return (low + high) / 2
 
         points = jax.vmap(point)(jax.vmap(bisect)(grid[:-1], grid[1:]))
-        losses = jnp.sum(jnp.square(points - a), axis=-1)
+        losses = jnp.sum(jnp.square(points - a[None, :]), axis=-1)
         losses = jnp.where(crossing, losses, jnp.inf)
         best = jnp.argmin(losses)
         return losses[best], points[best]

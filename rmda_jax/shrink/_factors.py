@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from rmda_jax._types import wide_dtype
+
 
 def factors(kernel: ArrayLike, rank: int | None = None) -> tuple[jax.Array, jax.Array]:
     r"""Factor a matrix of low rank, as the nuclear norm leaves behind.
@@ -46,7 +48,7 @@ def factors(kernel: ArrayLike, rank: int | None = None) -> tuple[jax.Array, jax.
             f"`kernel` must be a matrix or a batch of them, got shape {x.shape}."
         )
     # On the host and in float64: nothing is lost but the rounding of the factors.
-    matrix = np.asarray(x.astype(jnp.promote_types(x.dtype, jnp.float32)), np.float64)
+    matrix = np.asarray(x.astype(wide_dtype(x.dtype)), np.float64)
     if not np.isfinite(matrix).all():
         raise ValueError(f"`kernel` of shape {x.shape} must be finite.")
     u, s, v = np.linalg.svd(matrix, full_matrices=False)

@@ -1,18 +1,19 @@
 """What a spec finds in a tree, as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 
-from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax._types import Params, Shape, spec_of_leaf
 from rmda_jax.specs._bound import Bound, acting
 
 
 def table(bounds: Sequence[Bound], params: Params) -> str:
     """Return a table of the leaves of a tree; see `RegularizerMap.report`."""
     leaves = jax.tree.leaves(params)
-    shapes = [spec_of(leaf)[0] for leaf in leaves]
+    named = zip(bounds, leaves, strict=True)
+    shapes = [spec_of_leaf(bound.name, leaf)[0] for bound, leaf in named]
     rows, units, zeros, all_zero = [], 0, 0, []
     first = {min(bound.leaves): bound for bound in acting(bounds)}
     for i, (bound, shape) in enumerate(zip(bounds, shapes, strict=True)):
@@ -53,6 +54,25 @@ def called_out(all_zero: Sequence[str]) -> list[str]:
         f"all units are zero in {', '.join(all_zero)}: nothing passes through, and "
         "without a path around, as a residual sum is, the output is constant. If "
         "training did that, the strength is too large: lower it."
+    ]
+
+
+def remarks(pattern: str, ranks: Mapping[str, int]) -> list[str]:
+    """Remark on a rule that takes vectors with the kernels; seldom are they meant.
+
+    Args:
+      pattern: Of the rule.
+      ranks: Of the leaves it takes, by name.
+
+    Returns:
+      One line, or none.
+    """
+    vectors = [name for name, rank in ranks.items() if rank < 2]
+    if not vectors or len(vectors) == len(ranks):
+        return []
+    return [
+        f"rule '{pattern}' takes vectors, too: {', '.join(vectors)}. If biases and "
+        "scales of norms are not meant, put a rule with None for them before it."
     ]
 
 

@@ -1,19 +1,23 @@
 """RegularizerMap: which regularizer acts on which leaf of a pytree."""
 
+from __future__ import annotations  # so that `help` shows Scalar by its name
+
 import dataclasses
 import fnmatch
+import glob
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from rmda_jax._types import Params, Scalar, spec_of
+from rmda_jax._types import Params, Scalar, spec_of, spec_of_leaf
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.specs._bound import Bound, acting
 from rmda_jax.specs._names import is_placeholder, leaf_names
-from rmda_jax.specs._report import table
+from rmda_jax.specs._prefix import broadcast_prefix
+from rmda_jax.specs._report import remarks, table
 from rmda_jax.specs._ties import Tie
 
 Spec: TypeAlias = Any
@@ -43,7 +47,8 @@ class RegularizerMap:
 
     A rule is ``(pattern, regularizer)`` or ``(pattern, regularizer, multiplier)``. The
     pattern is a shell glob over canonical leaf names such as ``block/conv/kernel``, in
-    which ``*`` also crosses ``/``; ``*/kernel`` matches a top-level ``kernel``, too.
+    which ``*`` also crosses ``/``; ``*/kernel`` matches a top-level ``kernel``, too. A
+    ``[`` of a name is written ``[[]``. A lone ``*`` takes biases and scales of norms.
     The first match wins, the multiplier scales the strength on the leaf, a regularizer
     ``None`` exempts the leaf, and leaves that no rule matches are not regularized.
     Groups that span leaves take a tuple of patterns, each for one leaf, and a
@@ -147,12 +152,14 @@ class RegularizerMap:
           params: Pytree of concrete floating arrays.
 
         Returns:
-          The table as text, one line per leaf and a line of totals.
+          The table as text, one line per leaf and a line of totals; and a remark on
+          every rule that takes biases or scales of norms together with kernels.
 
         Raises:
           TypeError, ValueError: as in `bind`.
         """
-        return table(self.bind(params), params)
+        bounds = self.bind(params)
+        return "\n".join((table(bounds, params), *self._remarks(bounds, params)))
 
     def bind(self, params: Params) -> list[Bound]:
         """Match the rules against a tree.
@@ -197,6 +204,15 @@ class RegularizerMap:
         _check_fit(bounds, leaves)
         return bounds
 
+    def _remarks(self, bounds: list[Bound], params: Params) -> list[str]:
+        taken: dict[str, dict[str, int]] = {}
+        for bound, leaf in zip(bounds, jax.tree.leaves(params), strict=True):
+            if isinstance(bound.regularizer, Regularizer):
+                index, place = self._owner(bound.name) or (0, 0)
+                pattern = self.rules[index].patterns[place]
+                taken.setdefault(pattern, {})[bound.name] = len(spec_of(leaf)[0])
+        return [line for p, ranks in taken.items() for line in remarks(p, ranks)]
+
     def _owner(self, name: str) -> tuple[int, int] | None:
         """Return which pattern of which rule takes a leaf: the first that matches."""
         patterns = (
@@ -230,7 +246,7 @@ def bind(spec: Spec, params: Params) -> list[Bound]:
     if isinstance(spec, Regularizer):
         regularizers = [spec] * len(leaves)
     else:
-        regularizers = _broadcast_prefix(spec, params)
+        regularizers = broadcast_prefix(spec, params)
     bounds = [
         Bound(name, regularizer, 1.0, (i,))
         for i, (name, regularizer) in enumerate(
@@ -248,7 +264,8 @@ def value(spec: Spec, params: Params) -> jax.Array:
         bound.multiplier * bound.regularizer.value(bound.of(leaves))
         for bound in acting(bind(spec, params))
     ]
-    return sum(terms, jnp.zeros(()))
+    zero = jnp.zeros(())
+    return sum((jnp.asarray(term, zero.dtype) for term in terms), zero)
 
 
 def prox(spec: Spec, params: Params, step_size: Scalar) -> Params:
@@ -318,7 +335,10 @@ def _check_rule(rule: Any) -> Rule:
 
 
 def _check_fit(bounds: list[Bound], leaves: list) -> None:
-    specs = [spec_of(leaf) for leaf in leaves]
+    specs = [
+        ((), None) if bound.regularizer is None else spec_of_leaf(bound.name, leaf)
+        for bound, leaf in zip(bounds, leaves, strict=True)
+    ]
     for bound in acting(bounds):
         shape = bound.of([shape for shape, _ in specs])
         names = "', '".join(bounds[i].name for i in bound.leaves)
@@ -346,37 +366,14 @@ def _unused_message(pattern: str, names: list[str]) -> str:
             f"rule '{pattern}' never acts: earlier rules take all it matches "
             f"({', '.join(matched)}). Put it first or remove it."
         )
+    special = [name for name in names if glob.escape(name) != name]
+    hint = (
+        " A [, * or ? that belongs to a name stands in brackets: "
+        f"'{glob.escape(special[0])}' matches {special[0]}."
+        if special
+        else ""
+    )
     return (
         f"rule '{pattern}' matches no parameter. The names are: "
-        f"{', '.join(names)}. Patterns are shell globs in which * crosses /."
+        f"{', '.join(names)}. Patterns are shell globs in which * crosses /.{hint}"
     )
-
-
-def _broadcast_prefix(spec: Spec, params: Params) -> list[Regularizer | None]:
-    def is_leaf(node: Any) -> bool:
-        return node is None or isinstance(node, Regularizer)
-
-    def spread(regularizer: Any, subtree: Any) -> list:
-        if not is_leaf(regularizer):
-            raise TypeError(
-                "`regularizer` must be a RegularizerMap, a Regularizer, or a pytree "
-                f"prefix of the params with these or None at its leaves, got "
-                f"{regularizer!r}."
-            )
-        return [_Box(regularizer)] * len(jax.tree.leaves(subtree))
-
-    try:
-        spread_tree = jax.tree.map(spread, spec, params, is_leaf=is_leaf)
-    except ValueError as error:
-        raise ValueError(
-            f"the pytree of regularizers is no prefix of the params, whose names are "
-            f"{', '.join(leaf_names(params))}: {error}"
-        ) from error
-    return [box.content for box in jax.tree.leaves(spread_tree)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Box:
-    """Keeps None a leaf while trees are mapped."""
-
-    content: Regularizer | None

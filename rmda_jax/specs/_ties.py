@@ -85,7 +85,7 @@ class Tie:
         """Return the proximal point of centres, as `Regularizer.prox_at`."""
         specs = [jax.eval_shape(center, *row) for row in operands]
         self.check(*zip(*[(s.shape, s.dtype) for s in specs], strict=True))
-        wide = jnp.result_type(*(wide_dtype(s.dtype) for s in specs))
+        wide = wide_dtype(*(s.dtype for s in specs))
         step = check_step_size(step_size, wide)
         at = lambda rows: tuple(center(*row).astype(wide) for row in rows)
         shapes = tuple(s.shape for s in specs)
@@ -168,7 +168,7 @@ class Tie:
         x, v = self._enter(xs), self._enter(vs)
         level = check_step_size(strength, x[0].dtype) * self._weights(_shapes(x), x)
         pull = jnp.where(self.support(x), 0, self.magnitudes(v))
-        slack = jnp.where(pull == 0, 1, 1 - pull / level)
+        slack = 1 - pull / jnp.where(pull == 0, 1, level)
         zero = ~self.support(x)
         return jnp.min(jnp.where(zero, slack, jnp.inf), initial=jnp.inf)
 
@@ -237,7 +237,7 @@ class Tie:
     def _enter(self, xs: Sequence[jax.Array]) -> Arrays:
         specs = [spec_of(x) for x in xs]
         self.check(*zip(*specs, strict=True))
-        wide = jnp.result_type(*(wide_dtype(dtype) for _, dtype in specs))
+        wide = wide_dtype(*(dtype for _, dtype in specs))
         return tuple(jnp.asarray(x, wide) for x in xs)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from rmda_jax._types import wide_dtype
 from rmda_jax.regularizers import Regularizer
 from rmda_jax.testing._numerics import (
     BATCH,
@@ -101,7 +102,7 @@ def check_finite_gradients(
     x = array(x)
     xs = _with_zeros(x)
     steps = np.where(np.arange(BATCH) % 2 == 0, step_size, 0).astype(x.dtype)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = wide_dtype(x.dtype)
     gradients = _gradients(regularizer, xs.astype(wide), steps.astype(wide))
     names = ("value by x", "prox by x", "prox by the step size")
     for name, gradient in zip(names, gradients, strict=True):

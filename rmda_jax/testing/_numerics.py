@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from rmda_jax._types import wide_dtype
 from rmda_jax.regularizers import Regularizer
 
 # Every law evaluates batches of this one size, so that each compiles once per shape.
@@ -62,7 +63,7 @@ def array(x: ArrayLike) -> np.ndarray:
 
 def epsilon(x: np.ndarray) -> float:
     """Return the spacing of the numbers in which ``x`` is computed, relative to 1."""
-    return float(jnp.finfo(jnp.promote_types(x.dtype, jnp.float32)).eps)
+    return float(jnp.finfo(wide_dtype(x.dtype)).eps)
 
 
 def norm(x: np.ndarray) -> float:
@@ -140,4 +141,4 @@ def _repeat(x: Any) -> np.ndarray:
 
 
 def _step_dtype(dtype: Any) -> Any:
-    return jnp.promote_types(dtype, jnp.float32)
+    return wide_dtype(dtype)

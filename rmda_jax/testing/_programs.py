@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from rmda_jax._types import wide_dtype
 from rmda_jax.regularizers import Regularizer
 from rmda_jax.testing._numerics import (
     BATCH,
@@ -156,7 +157,7 @@ def _prox(
     regularizer: Regularizer, x: np.ndarray, t: float
 ) -> tuple[np.ndarray, jax.Array]:
     """Return the prox and its value, compiled once for every type of ``t``."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = wide_dtype(x.dtype)
     p, value = _prox_and_value(regularizer, x, np.asarray(t, wide))
     return np.asarray(p), value
 

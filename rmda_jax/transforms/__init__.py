@@ -70,11 +70,8 @@ from rmda_jax.transforms._proxsgd_adaptive import (
 )
 from rmda_jax.transforms._proxssi import proxssi as proxssi
 from rmda_jax.transforms._ramda import RAMDAState as RAMDAState, ramda as ramda
-from rmda_jax.transforms._rigl import (
-    RigLState as RigLState,
-    rigl as rigl,
-    rigl_params as rigl_params,
-)
+from rmda_jax.transforms._rigl import RigLState as RigLState, rigl as rigl
+from rmda_jax.transforms._rigl_params import rigl_params as rigl_params
 from rmda_jax.transforms._rmda import RMDAState as RMDAState, rmda as rmda
 from rmda_jax.transforms._structured import (
     structured_params as structured_params,

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Params, ScalarOrSchedule, spec_of
+from rmda_jax._types import (
+    Params,
+    ScalarOrSchedule,
+    dtype_name,
+    spec_of,
+    spec_of_leaf,
+)
+from rmda_jax.schedules._momentum import warn_of_momentum
 from rmda_jax.specs._names import leaf_names
 
 NO_PARAMS_MESSAGE = (
@@ -59,6 +66,12 @@ def check_hyperparameter(
         raise ValueError(f"`{name}` must lie in {low}0, {high}, got {value}.")
 
 
+def check_averaging(averaging: ScalarOrSchedule) -> None:
+    """Check the hyperparameter of this name; to be called by what the user calls."""
+    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    warn_of_momentum(averaging, stacklevel=3)
+
+
 def check_restart_steps(restart_steps: Sequence[int]) -> tuple[int, ...]:
     """Return the restart steps as a tuple of ints, or raise.
 
@@ -91,23 +104,46 @@ def evaluate(value: ScalarOrSchedule, count: jax.Array) -> jax.Array:
 def check_params(params: Params) -> None:
     """Raise a TypeError that names the first leaf which is not real floating."""
     for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True):
-        shape, dtype = spec_of(leaf)
+        shape, dtype = spec_of_leaf(name, leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"parameters must be real floating, got dtype {jnp.dtype(dtype).name} "
+                f"parameters must be real floating, got dtype {dtype_name(dtype)} "
                 f"for parameter '{name}' of shape {shape}. Keep such leaves out with "
                 "optax.masked or optax.partition."
             )
 
 
-def check_updates(updates: Any, params: Params | None) -> None:
-    """Raise unless gradients and params are trees of one structure and shape.
+def check_single(state: Any) -> None:
+    """Raise a ValueError if a state is that of several devices or runs at once."""
+    shape = jnp.shape(state.count)
+    if shape:
+        raise ValueError(
+            f"the state's `count` must be one number, got shape {shape}: the state is "
+            "replicated over devices by `jax.pmap`, or stacked by `jax.vmap`. Take one "
+            "of it, flax.jax_utils.unreplicate(state) or jax.tree.map(lambda x: x[0], "
+            "state), or make this call inside of the pmap or vmap."
+        )
+
+
+def check_updates(updates: Any, params: Params | None, state: Any, kind: type) -> None:
+    """Raise unless an update can be made with these arguments.
+
+    Args:
+      updates: Gradients.
+      params: Params, of the same structure and shapes.
+      state: State of a single run.
+      kind: Its type.
 
     Raises:
-      ValueError: ``params`` is None, or structures or shapes differ.
+      TypeError: the state is of another kind, or a leaf of the params is no real
+        floating array.
+      ValueError: ``params`` is None, structures or shapes differ, or as in
+        `check_single`.
     """
     if params is None:
         raise ValueError(NO_PARAMS_MESSAGE)
+    _check_state(state, kind)
+    check_params(params)
     if jax.tree.structure(updates) != jax.tree.structure(params):
         extra = sorted(set(leaf_names(updates)) ^ set(leaf_names(params)))
         raise ValueError(
@@ -115,7 +151,6 @@ def check_updates(updates: Any, params: Params | None) -> None:
             f"{jax.tree.structure(updates)} and {jax.tree.structure(params)}. "
             f"Leaves in only one of them: {', '.join(extra) or 'none'}."
         )
-    check_params(params)
     pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True)
     for name, (grad, param) in zip(leaf_names(params), pairs, strict=True):
         shapes = spec_of(grad)[0], spec_of(param)[0]
@@ -124,6 +159,16 @@ def check_updates(updates: Any, params: Params | None) -> None:
                 f"the gradient of parameter '{name}' must have its shape {shapes[1]}, "
                 f"got {shapes[0]}. Do not broadcast or reduce gradients."
             )
+
+
+def _check_state(state: Any, kind: type) -> None:
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"`state` must be the {kind.__name__} that `init` or `update` returned, "
+            f"got {type(state).__name__}. Call `update(grads, state, params)`, in this "
+            "order; restore a checkpoint into the structure that `init` returns."
+        )
+    check_single(state)
 
 
 def is_step(count: jax.Array, steps: tuple[int, ...]) -> ArrayLike:

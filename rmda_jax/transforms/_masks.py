@@ -130,7 +130,8 @@ class Masks:
         if callable(self.drop_fraction) or self.end_step is None:
             return value
         # f_t = alpha / 2 (1 + cos(pi t / T))
-        return value / 2 * (1 + jnp.cos(jnp.pi * count / self.end_step))
+        t = count.astype(value.dtype)
+        return value / 2 * (1 + jnp.cos(jnp.pi * t / self.end_step))
 
     def _excess_at(self, count: jax.Array) -> jax.Array:
         """Return the share of the weights to be pruned that may stay for now."""
@@ -236,7 +237,8 @@ def _rewired(
     if fraction is None:
         return _top_k_mask(_scores_among(w, mask), n_flags)
     # k = max(1, round((1 - f_t) n_1)); K are the k largest weights that are there
-    n_kept = jnp.round(n_flags * (1 - fraction)).astype(jnp.int32)
+    n_kept = jnp.round(n_flags.astype(fraction.dtype) * (1 - fraction))
+    n_kept = n_kept.astype(jnp.int32)
     n_kept = jnp.clip(n_kept, 1, n_flags)
     kept = _top_k_mask(_scores_among(w, mask), n_kept)
     # G are the n_1 - k largest scores outside K: what was dropped may come back

@@ -12,9 +12,11 @@ from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, ProxAdamState
 from rmda_jax.transforms._arguments import check_updates, scale
 from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import as_updates, leaf_lists
 
 
+@readable
 def proxgen(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -88,7 +90,7 @@ def proxgen(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxAdamState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, ProxAdamState)
         return _proxgen_update(
             bind(regularizer, params),
             updates,

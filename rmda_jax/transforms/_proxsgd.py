@@ -10,6 +10,7 @@ from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_updates,
@@ -17,6 +18,7 @@ from rmda_jax.transforms._arguments import (
     moving_average,
 )
 from rmda_jax.transforms._prox_leaves import prox_each
+from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import accumulators, as_updates, leaf_lists
 
 
@@ -28,6 +30,7 @@ class ProxSGDState(NamedTuple):
     mu: Params  # accumulator dtype: the average of the gradients
 
 
+@readable
 def proxsgd(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -78,7 +81,7 @@ def proxsgd(
     """
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("strength", strength)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
 
     def init_fn(params: Params) -> ProxSGDState:
         check_params(params)
@@ -89,7 +92,7 @@ def proxsgd(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, ProxSGDState)
         return _proxsgd_update(
             bind(regularizer, params),
             updates,

@@ -11,6 +11,7 @@ from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_updates,
@@ -19,6 +20,7 @@ from rmda_jax.transforms._arguments import (
     scale,
 )
 from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import accumulators, as_updates, leaf_lists
 
 
@@ -32,9 +34,10 @@ class ProxSGDAdaptiveState(NamedTuple):
 
 
 def _authors_averaging(count: ArrayLike) -> jax.Array:
-    return 0.9 / jnp.sqrt(jnp.asarray(count) + 4.0)
+    return 0.9 / jnp.sqrt(jnp.asarray(count, float) + 4.0)
 
 
+@readable
 def proxsgd_adaptive(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -92,7 +95,7 @@ def proxsgd_adaptive(
     """
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("strength", strength)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
     check_hyperparameter("b2", b2, below=1)
     check_hyperparameter("eps", eps, positive=True)
 
@@ -108,7 +111,7 @@ def proxsgd_adaptive(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDAdaptiveState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, ProxSGDAdaptiveState)
         numbers = (learning_rate, strength, averaging, b2, eps)
         return _adaptive_update(
             bind(regularizer, params),

@@ -12,9 +12,11 @@ from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, ProxAdamState
 from rmda_jax.transforms._arguments import check_updates, scale
 from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import as_updates, leaf_lists
 
 
+@readable
 def proxssi(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -83,7 +85,7 @@ def proxssi(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxAdamState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, ProxAdamState)
         return _proxssi_update(
             bind(regularizer, params),
             updates,

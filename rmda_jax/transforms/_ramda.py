@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_restart_steps,
@@ -29,6 +31,7 @@ from rmda_jax.transforms._arguments import (
 )
 from rmda_jax.transforms._cube_root import cube_root
 from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import (
     ProxArguments,
     accumulators,
@@ -66,6 +69,7 @@ class RAMDAState(NamedTuple):
         return jax.tree.map(lambda v: v * scale.astype(v.dtype), self.grad_sum)
 
 
+@readable
 def ramda(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -136,7 +140,7 @@ def ramda(
     """
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("strength", strength)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
     check_hyperparameter("eps", eps, positive=True)
     check_hyperparameter("eps_decay", eps_decay, positive=True, most=1)
     restarts = check_restart_steps(restart_steps)
@@ -149,7 +153,7 @@ def ramda(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RAMDAState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, RAMDAState)
         return _ramda_update(
             bind(regularizer, params),
             updates,
@@ -158,7 +162,7 @@ def ramda(
             evaluate(learning_rate, state.count),
             evaluate(strength, state.count),
             evaluate(averaging, state.count),
-            evaluate(eps, state.count) * eps_decay ** _n_past(restarts, state.count),
+            evaluate(eps, state.count) * _decay(eps_decay, restarts, state.count),
             is_step(state.count, restarts),
             rtol=rtol,
             max_iters=max_iters,
@@ -255,7 +259,8 @@ def _initial_state(params: Params, dtype: Any) -> RAMDAState:
     )
 
 
-def _n_past(restarts: tuple[int, ...], count: jax.Array) -> jax.Array:
+def _decay(factor: float, restarts: tuple[int, ...], count: jax.Array) -> jax.Array:
+    """Return the factor to the power of the number of restarts so far."""
     # What begins with the run is no restart, and leaves eps as it is.
     later = jnp.asarray([step for step in restarts if step > 0], jnp.int32)
-    return jnp.sum(count >= later)
+    return lax.pow(evaluate(factor, count), jnp.sum(count >= later))

@@ -24,7 +24,7 @@ import optax
 from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.transforms._arguments import check_params, check_updates
 from rmda_jax.transforms._masks import Masks
-from rmda_jax.transforms._state import state_leaves
+from rmda_jax.transforms._signature import readable
 
 
 class RigLState(NamedTuple):
@@ -36,6 +36,7 @@ class RigLState(NamedTuple):
     inner_state: Any
 
 
+@readable
 def rigl(
     inner: optax.GradientTransformation,
     sparsity: float,
@@ -184,12 +185,12 @@ def rigl(
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, RigLState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, RigLState)
         due = masking.is_due(state.count)
         masks, staying = masking.next(due, state.count, state.masks, params, updates)
-        sparse = _masked(staying, params)
+        sparse = masked(staying, params)
         delta, inner_state = inner.update(
-            _masked(masks, updates), state.inner_state, sparse, **extra_args
+            masked(masks, updates), state.inner_state, sparse, **extra_args
         )
         if grow is not None:
             # An update that rewires is no step of `inner`: weights and slots stay, but
@@ -203,43 +204,6 @@ def rigl(
         return delta, RigLState(count, masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def rigl_params(opt_state: Any, params: Params) -> Params:
-    """Return the params with exact zeros where `rigl` has no weight.
-
-    Args:
-      opt_state: State of `rigl`, in any nesting of `optax.chain`, `optax.MultiSteps`,
-        `optax.inject_hyperparams`, `optax.partition`, `optax.masked`.
-      params: The params it is about.
-
-    Returns:
-      Pytree like ``params``; after an update, equal to them.
-
-    Raises:
-      TypeError: no state of `rigl` in ``opt_state``.
-      ValueError: the state belongs to other params.
-
-    Examples:
-      >>> params = jnp.ones((2, 8))
-      >>> state = rj.rigl(optax.sgd(0.1), 0.75, end_step=100).init(params)
-      >>> rj.rigl_params(state, params).sum()
-      Array(4., dtype=float32)
-    """
-    is_state = lambda node: isinstance(node, RigLState)
-    nodes: list[Any] = jax.tree.leaves(opt_state, is_leaf=is_state)
-    states = [node for node in nodes if is_state(node)]
-    if not states:
-        raise TypeError(
-            f"`opt_state` holds no state of rigl, got {type(opt_state).__name__}. Pass "
-            "the state its `init` or `update` returned."
-        )
-    leaves, treedef = jax.tree.flatten(params)
-    for state in states:
-        masks = state_leaves(params, state.masks, masked=True)
-        rows = zip(masks, leaves, strict=True)
-        leaves = [x if m is None else jnp.where(m, x, 0) for m, x in rows]
-    return treedef.unflatten(leaves)
 
 
 def _checked(inner: Any) -> optax.GradientTransformationExtraArgs:
@@ -257,7 +221,7 @@ def _zero_where_absent(staying: jax.Array, delta: jax.Array, w: jax.Array) -> ja
     return jnp.where(staying, delta.astype(w.dtype), -w)
 
 
-def _masked(masks: Any, tree: Any) -> Any:
+def masked(masks: Any, tree: Any) -> Any:
     """Return the tree with zeros outside the masks; leaves without a mask as is."""
 
     def leaf(mask: Any, x: Any) -> Any:

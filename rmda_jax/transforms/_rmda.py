@@ -27,6 +27,7 @@ from rmda_jax._types import Params, ScalarOrSchedule
 from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._rules import Spec, bind
 from rmda_jax.transforms._arguments import (
+    check_averaging,
     check_hyperparameter,
     check_params,
     check_restart_steps,
@@ -36,6 +37,7 @@ from rmda_jax.transforms._arguments import (
     scale,
 )
 from rmda_jax.transforms._prox_leaves import prox_each
+from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import (
     ProxArguments,
     accumulators,
@@ -67,6 +69,7 @@ class RMDAState(NamedTuple):
         return jax.tree.map(lambda m: m * scale.astype(m.dtype), self.grad_sum)
 
 
+@readable
 def rmda(
     learning_rate: ScalarOrSchedule,
     regularizer: Spec,
@@ -151,7 +154,7 @@ def rmda(
     """
     check_hyperparameter("learning_rate", learning_rate)
     check_hyperparameter("strength", strength)
-    check_hyperparameter("averaging", averaging, positive=True, most=1)
+    check_averaging(averaging)
     restarts = check_restart_steps(restart_steps)
 
     def init_fn(params: Params) -> RMDAState:
@@ -162,7 +165,7 @@ def rmda(
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, RMDAState]:
-        check_updates(updates, params)
+        check_updates(updates, params, state, RMDAState)
         return _rmda_update(
             bind(regularizer, params),
             updates,

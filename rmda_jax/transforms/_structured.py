@@ -12,6 +12,8 @@ from rmda_jax._types import Params, spec_of
 from rmda_jax.specs._bound import Bound
 from rmda_jax.specs._names import is_variable
 from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.transforms._arguments import check_single
+from rmda_jax.transforms._elsewhere import states_in, where_the_zeros_are
 from rmda_jax.transforms._state import StructuredState, state_leaves, unwrap
 
 
@@ -28,8 +30,8 @@ def structured_params(
       opt_state: State after at least one update, from any nesting of `optax.chain`,
         `optax.MultiSteps`, `optax.inject_hyperparams`, `optax.partition`,
         `optax.masked`, `optax.apply_if_finite`.
-      regularizer: The one the transformation was built with; with `optax.partition`,
-        one map for all of its parts together.
+      regularizer: The very one the transformation was built with; with
+        `optax.partition`, one map for all of its parts together.
       params: Fills the leaves that `optax.masked` kept from the transformation; without
         it they stay `optax.MaskedNode`. The result takes their structure: leaves are
         matched by name.
@@ -40,9 +42,15 @@ def structured_params(
 
     Raises:
       TypeError: no state of a structured transformation in ``opt_state``.
-      ValueError: no update was made yet, two states hold the same leaf, something that
-        changes updates stands after the transformation in an `optax.chain`, or
-        ``params`` have other names or shapes.
+      ValueError: no update was made yet, two states hold the same leaf, the state is
+        replicated over devices or stacked, something that changes updates stands after
+        the transformation in an `optax.chain`, or ``params`` have other names or
+        shapes.
+
+    .. warning::
+      The state knows the strength, but no rules: with others than its own it gives
+      another iterate, and no error. Keep them in one variable. Where the averaging has
+      reached 1, the params are this iterate: compare once.
 
     Examples:
       >>> tx = optax.chain(optax.clip(1.0), rj.rmda(0.1, rj.l1(), 0.5, averaging=0.1))
@@ -177,26 +185,29 @@ _MAY_FOLLOW = optax.MonitorState, optax.SnapshotState, optax.MaskedState
 def find_states(opt_state: Any) -> list[Any]:
     """Return every structured state inside an optimizer state, or raise a TypeError."""
     _ = _check_last(opt_state)
-    nodes: list[Any] = jax.tree.leaves(
-        opt_state, is_leaf=lambda node: isinstance(node, StructuredState)
-    )
-    states: list[Any] = [
-        _with_plain_scalars(n) for n in nodes if isinstance(n, StructuredState)
-    ]
+    found = states_in(opt_state, lambda node: isinstance(node, StructuredState))
+    states = [_with_plain_scalars(state) for state in found]
     if not states:
         raise TypeError(
             "`opt_state` holds no state of a structured transformation such as rmda, "
-            f"got {type(opt_state).__name__}. Pass the state its `init` or `update` "
-            "returned."
+            f"got {type(opt_state).__name__}. {where_the_zeros_are(opt_state)}"
         )
     for state in states:
-        concrete = not isinstance(state.count, Tracer) and jnp.size(state.count) == 1
-        if concrete and not jnp.any(state.count):
+        check_single(state)
+        if not isinstance(state.count, Tracer) and state.count == 0:
             raise ValueError(
                 "there is no structured iterate before the first update: the "
                 "state's count is 0. Use the params."
             )
     return states
+
+
+_INSTEAD = (
+    "What changes gradients (clipping) goes before it. What scales the learning rate "
+    "(a schedule, reduce_on_plateau) goes into its `learning_rate`, which "
+    "optax.inject_hyperparams lets a training loop set. Weight decay is a regularizer, "
+    "squared_l2 or elastic_net, or stands before it and averages like a gradient."
+)
 
 
 def _check_last(node: Any) -> bool:
@@ -210,16 +221,19 @@ def _check_last(node: Any) -> bool:
     children = jax.tree.leaves(node, is_leaf=lambda child: child is not node)
     held = [child is not node and _check_last(child) for child in children]
     if type(node) is tuple and any(held):
+        at = held.index(True)
         after = [
-            type(state).__name__
-            for state in node[held.index(True) + 1 :]
-            if isinstance(state, tuple) and not isinstance(state, _MAY_FOLLOW)
+            f"place {i + 1} of {len(node)}, whose state is {type(state).__name__}"
+            for i, state in enumerate(node)
+            if i > at
+            and isinstance(state, tuple)
+            and not isinstance(state, _MAY_FOLLOW)
         ]
         if after:
             raise ValueError(
                 "nothing that changes updates may stand after a structured "
-                f"transformation in an `optax.chain`, got {', '.join(after)}: the "
-                "params would miss its zeros. Put it before, or leave it out."
+                f"transformation in an `optax.chain`, got {'; '.join(after)}: the "
+                f"params would miss its zeros. {_INSTEAD}"
             )
     return any(held)
 

@@ -167,3 +167,34 @@ def test_report_shows_tiles_of_unequal_size():
     report = spec.report({"w": jnp.zeros((6, 8))})
     assert "8-16" in report
     assert "4 (100.0%)" in report
+
+
+def test_report_remarks_on_vectors_that_a_rule_takes_with_kernels():
+    norm = {"scale": jnp.ones(3), "bias": jnp.zeros(3)}
+    params = {"conv": {"kernel": jnp.ones((2, 3))}, "bn": norm}
+    report = rj.RegularizerMap([("*", rj.l1())]).report(params)
+    remark = "rule '*' takes vectors, too: bn/bias, bn/scale. If biases and scales of "
+    assert report.splitlines()[-1].startswith(remark)
+
+
+def test_report_remarks_on_nothing_that_is_meant():
+    norm = {"scale": jnp.ones(3), "bias": jnp.zeros(3)}
+    params = {"conv": {"kernel": jnp.ones((2, 3))}, "bn": norm}
+    for rules in (
+        [("*/kernel", rj.l1())],
+        [("bn/*", None), ("*", rj.l1())],
+        [("bn/*", rj.l1()), ("*", rj.l1())],  # scales on purpose, by a rule of theirs
+    ):
+        report = rj.RegularizerMap(rules).report(params)
+        assert report.splitlines()[-1].startswith("total")
+
+
+@pytest.mark.parametrize("method", ["report", "value", "support", "snap"])
+def test_leaf_that_is_no_array(method):
+    params = {"w": jnp.ones(3), "activation": jax.nn.relu}
+    message = (
+        "parameters must be arrays, got .* for parameter 'activation'. .* with "
+        r"Equinox, pass eqx.filter\(model, eqx.is_inexact_array\)"
+    )
+    with pytest.raises(TypeError, match=message):
+        getattr(rj.RegularizerMap([("*", rj.l1())]), method)(params)

@@ -165,8 +165,8 @@ PERTURBATIONS = [
     _baseline(
         "eps not decayed",
         "ramda",
-        "eps_decay ** _n_past(restarts, state.count)",
-        "1.0 ** _n_past(restarts, state.count)",
+        "_decay(eps_decay, restarts, state.count)",
+        "_decay(1.0, restarts, state.count)",
     ),
     _baseline("anchor not renewed", "_ramda_update", "jnp.where(first, w, w0)", "w0"),
     _baseline("averaging left out", "_ramda_update", "scale(c, x - w)", "x - w"),
@@ -196,8 +196,8 @@ PERTURBATIONS = [
     _baseline(
         "schedule begun one later",
         "_authors_averaging",
-        "jnp.asarray(count) + 4.0",
-        "jnp.asarray(count) + 5.0",
+        "jnp.asarray(count, float) + 4.0",
+        "jnp.asarray(count, float) + 5.0",
     ),
     # --- ProxGen: R_ProxAdamW_* ---
     _baseline(
@@ -259,14 +259,14 @@ PERTURBATIONS = [
     _rigl(
         "no cosine",
         "Masks",
-        "value / 2 * (1 + jnp.cos(jnp.pi * count / self.end_step))",
+        "value / 2 * (1 + jnp.cos(jnp.pi * t / self.end_step))",
         "value",
     ),
     _rigl(
         "counts rounded down",
         "_rewired",
-        "jnp.round(n_flags * (1 - fraction))",
-        "jnp.floor(n_flags * (1 - fraction))",
+        "jnp.round(n_flags.astype(fraction.dtype) * (1 - fraction))",
+        "jnp.floor(n_flags.astype(fraction.dtype) * (1 - fraction))",
     ),
     _rigl(
         "just dropped not eligible",
@@ -306,7 +306,7 @@ PERTURBATIONS = [
         "d",
     ),
     _seen(
-        "optimizer sees dense gradients", "rigl", "_masked(masks, updates)", "updates"
+        "optimizer sees dense gradients", "rigl", "masked(masks, updates)", "updates"
     ),
 ]
 

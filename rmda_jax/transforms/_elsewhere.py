@@ -1,0 +1,53 @@
+"""Where the zeros are, for states that hold no structured iterate."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from rmda_jax.transforms._adam import ProxAdamState
+from rmda_jax.transforms._proxsgd import ProxSGDState
+from rmda_jax.transforms._proxsgd_adaptive import ProxSGDAdaptiveState
+from rmda_jax.transforms._ramda import RAMDAState
+from rmda_jax.transforms._rigl import RigLState
+from rmda_jax.transforms._rmda import RMDAState
+
+_IN_PARAMS = (
+    "its params carry the exact zeros themselves, after every update. Measure and "
+    "deploy them: `metrics.group_sparsity(params, regularizer)`, "
+    "`RegularizerMap.support(params)`. An averaged gradient, which certificates "
+    "need, is kept by rmda and ramda alone"
+)
+_IN_ITERATE = "`structured_params` of it carries the exact zeros"
+_REMARKS: dict[type, tuple[str, str]] = {
+    ProxSGDState: ("proxsgd", _IN_PARAMS),
+    ProxAdamState: ("proxgen or proxssi", _IN_PARAMS),
+    ProxSGDAdaptiveState: (
+        "proxsgd_adaptive",
+        "its params are convex combinations, which are never exactly zero, and it "
+        "keeps no other iterate. For exact zeros train with proxsgd, whose step is "
+        "whole, or with rmda",
+    ),
+    RigLState: (
+        "rigl",
+        "its params are exactly zero where it has no weight, after every update; "
+        "`rigl_params` makes the first ones so. Measure and deploy the params",
+    ),
+    RMDAState: ("rmda", _IN_ITERATE),
+    RAMDAState: ("ramda", _IN_ITERATE),
+}
+
+
+def states_in(opt_state: Any, is_state: Callable[[Any], bool]) -> list[Any]:
+    """Return the states of a kind inside an optimizer state, outermost first."""
+    nodes: list[Any] = jax.tree.leaves(opt_state, is_leaf=is_state)
+    return [node for node in nodes if is_state(node)]
+
+
+def where_the_zeros_are(opt_state: Any) -> str:
+    """Say what to do instead if a reader did not find the state it is about."""
+    known = tuple(_REMARKS)
+    for state in states_in(opt_state, lambda node: isinstance(node, known)):
+        name, remark = _REMARKS[type(state)]
+        return f"It is the state of {name}: {remark}."
+    return "Pass the state its `init` or `update` returned."
