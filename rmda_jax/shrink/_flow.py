@@ -9,12 +9,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from rmda_jax.shrink._spaces import Axis, Space, freeze, fresh, uniform
+from rmda_jax.shrink._spaces import Axis, Space, freeze, fresh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +81,8 @@ class Flow:
         return self.run(closed.jaxpr, [constant(c) for c in closed.consts], args)
 
 
+CONSTANT = "a constant array: pass it in params"
+
 Rule = Callable[..., Sequence[Value]]
 RULES: dict[str, Rule] = {}
 
@@ -98,17 +98,12 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def constant(x: Any) -> Value:
-    """Return the value of a constant: free to be cut where it does not vary."""
-    if jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.extended):
-        return Value(tuple(fresh(n, "a constant array") for n in np.shape(x)))
-    x = np.asarray(x)
-    axes = []
-    for i, n in enumerate(x.shape):
-        varies = n > 1 and not np.array_equal(
-            x, np.broadcast_to(x.take([0], i), x.shape)
-        )
-        axes.append(fresh(n, "a constant array") if varies else uniform(n))
-    return Value(tuple(axes))
+    """Return the value of an array that the function brings along.
+
+    Its length is not that of any param: it stays what it is, also if the params become
+    smaller. What the function makes of a number, as `jax.numpy.zeros` does, is none.
+    """
+    return Value(tuple(fresh(n, CONSTANT) for n in np.shape(x)))
 
 
 def unknown(flow: Flow, eqn: Any, *operands: Value) -> list[Value]:

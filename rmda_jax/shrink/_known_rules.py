@@ -191,6 +191,9 @@ def scan(ev: Evaluation, eqn: Any, *operands: Known) -> list[Known]:
     p = eqn.params
     n_consts, n_carry = p["num_consts"], p["num_carry"]
     consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
+    if p["length"] == 0:
+        empty = [x.aval for x in eqn.outvars[n_carry:]]
+        return [*carry, *(unknown(x.shape, x.dtype) for x in empty)]
     slices = [_same(x, [0]).map(lambda y: y[0]) for x in operands[n_consts + n_carry :]]
     body = lambda carry: ev.closed(p["jaxpr"], [*consts, *carry, *slices])
     carry, out = _settled(ev, body, carry)

@@ -1,6 +1,5 @@
 """The rules of the primitives that compute, move and combine arrays."""
 
-import math
 from typing import Any
 
 from rmda_jax.shrink._flow import Flow, Value, rule, unknown
@@ -12,6 +11,7 @@ from rmda_jax.shrink._spaces import (
     freeze,
     fresh,
     join,
+    length,
     pinned,
     reshaped,
     uniform,
@@ -44,7 +44,7 @@ def elementwise(flow: Flow, eqn: Any, *operands: Value) -> list[Value]:
     for x in arrays:
         # An axis of length 1 is stretched.
         rows = zip(axes, x.axes, shape, strict=True)
-        axes = [join(a, b) if _length(b) == n else a for a, b, n in rows]
+        axes = [join(a, b) if length(b) == n else a for a, b, n in rows]
     # Scalars and arrays that are the same everywhere leave a leaf what it is.
     varying = [x for x in arrays if any(s is not None for a in x.axes for s, _ in a)]
     if len(varying) == 1:
@@ -86,7 +86,7 @@ def convolution(flow: Flow, eqn: Any, x: Value, kernel: Value) -> list[Value]:
         freeze(kernel.axes[i], "the window of a convolution")
     for i in space:
         freeze(x.axes[i], "the space of a convolution")
-    n_in, n_out = _length(kernel.axes[inputs]), _length(kernel.axes[filters])
+    n_in, n_out = length(kernel.axes[inputs]), length(kernel.axes[filters])
     summed = pinned(kernel.axes[inputs], name)
     if groups == 1:
         _ = join(pinned(x.axes[channel], name), summed)
@@ -140,7 +140,7 @@ def broadcast(flow: Flow, eqn: Any, x: Value, *_: Value) -> list[Value]:
     axes = [uniform(n) for n in shape]
     places = eqn.params["broadcast_dimensions"]
     for axis, place in zip(x.axes, places, strict=True):
-        if _length(axis) == shape[place]:
+        if length(axis) == shape[place]:
             axes[place] = axis
     return [Value(tuple(axes), x.leaf)]
 
@@ -181,7 +181,7 @@ def pooling(flow: Flow, eqn: Any, x: Value, *rest: Value) -> list[Value]:
         return unknown(flow, eqn, x, *rest)
     axes = list(x.axes)
     for i, window in enumerate(windows):
-        if window != 1 or shape[i] != _length(x.axes[i]):
+        if window != 1 or shape[i] != length(x.axes[i]):
             freeze(x.axes[i], name)
             axes[i] = fresh(shape[i], name)
     return [Value(tuple(axes)) for _ in eqn.outvars]
@@ -257,7 +257,7 @@ def dynamic_slice(flow: Flow, eqn: Any, x: Value, *starts: Value) -> list[Value]
     del flow, starts
     axes = []
     for axis, size in zip(x.axes, eqn.params["slice_sizes"], strict=True):
-        if size != _length(axis):
+        if size != length(axis):
             freeze(axis, "dynamic_slice")
             axis = fresh(size, "dynamic_slice")
         axes.append(axis)
@@ -276,7 +276,7 @@ def gather(flow: Flow, eqn: Any, x: Value, indices: Value) -> list[Value]:
     for i, (axis, size) in enumerate(zip(x.axes, sizes, strict=True)):
         if i in batching:
             continue
-        whole = size == _length(axis)
+        whole = size == length(axis)
         if not whole:
             freeze(axis, "gather")
         if i not in numbers.collapsed_slice_dims:
@@ -324,7 +324,3 @@ def pad(flow: Flow, eqn: Any, x: Value, value: Value) -> list[Value]:
             axis = fresh(n, "pad")
         axes.append(axis)
     return [Value(tuple(axes))]
-
-
-def _length(axis: Axis) -> int:
-    return math.prod(size for _, size in axis)

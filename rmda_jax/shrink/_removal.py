@@ -73,7 +73,8 @@ class Product:
 
     def terms(self, gone: Marks) -> Iterator[tuple[Space, Terms]]:
         """Yield what is known of the terms of every set of units."""
-        if self.operands is None:
+        # Every statement is true of all entries of an array that has none.
+        if self.operands is None or any(x.value.size == 0 for x in self.operands):
             for _, atom, _ in self.places():
                 nothing = np.zeros(atom.size, bool)
                 yield atom, Terms(self, nothing, nothing)

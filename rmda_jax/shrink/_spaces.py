@@ -49,6 +49,8 @@ class Space:
         if root.kind == "atom":
             yield root, np.arange(root.size)[:, None]
             return
+        if root.size == 0:
+            return
         stride, offset = root.size, 0
         for part in root.parts:
             if root.kind == "sum":
@@ -70,6 +72,8 @@ Factor: TypeAlias = "tuple[Space | None, int]"
 Axis: TypeAlias = "tuple[Factor, ...]"
 """The factors of an axis, the slowest first."""
 
+EMPTY = "an array of length 0"
+
 
 def uniform(size: int) -> Axis:
     """Return an axis along which all values are the same."""
@@ -78,12 +82,17 @@ def uniform(size: int) -> Axis:
 
 def fresh(size: int, reason: str | None = None) -> Axis:
     """Return an axis with a space of its own, frozen if there is a reason."""
-    if size == 1:
-        return uniform(1)
+    if size <= 1:
+        return uniform(size)
     space = Space(size)
     if reason is not None:
         space.freeze(reason)
     return ((space, size),)
+
+
+def length(axis: Axis) -> int:
+    """Return the length of an axis."""
+    return math.prod(size for _, size in axis)
 
 
 def freeze(axis: Axis, reason: str) -> None:
@@ -100,6 +109,8 @@ def pinned(axis: Axis, reason: str) -> Axis:
 
 def join(a: Axis, b: Axis) -> Axis:
     """Unify two axes of one length, and return what both are then."""
+    if length(a) == 0:
+        return _empty(a, b)
     joined, left, right = [], list(reversed(a)), list(reversed(b))
     while left and right:
         (x, n), (y, m) = left.pop(), right.pop()
@@ -108,7 +119,7 @@ def join(a: Axis, b: Axis) -> Axis:
             if large % small:
                 reason = "factors that do not match"
                 freeze(((x, n), (y, m), *left, *right, *joined), reason)
-                return fresh(math.prod(size for _, size in a), reason)
+                return fresh(length(a), reason)
             # The larger one comes apart; its slower part stands against the smaller.
             longer, rest = (left, x) if n > m else (right, y)
             first, second = _halves(rest, small, large // small)
@@ -120,6 +131,10 @@ def join(a: Axis, b: Axis) -> Axis:
 
 def reshaped(axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
     """Return the axes after a reshape, which cuts and merges factors in C order."""
+    if 0 in shape:
+        # No entry tells which index of the result is which of the operand.
+        _ = _empty(*axes)
+        return [fresh(n, EMPTY) for n in shape]
     factors = [f for axis in axes for f in axis if f[1] != 1][::-1]
     out: list[Axis] = []
     for length in shape:
@@ -147,6 +162,9 @@ def reshaped(axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
 
 def concatenated(axes: Sequence[Axis]) -> Axis:
     """Return an axis that is several ones, one after another."""
+    axes = [axis for axis in axes if length(axis) > 0]
+    if not axes:
+        return uniform(0)
     # A part that no leaf indexes, as zeros are, has a length that is not for us to cut.
     parts = tuple(_as_space(pinned(axis, "concatenate")) for axis in axes)
     size = sum(part.size for part in parts)
@@ -155,11 +173,14 @@ def concatenated(axes: Sequence[Axis]) -> Axis:
 
 def cut(axis: Axis, start: int, stop: int) -> Axis:
     """Return a part of an axis, whose space comes apart at its ends."""
-    size = math.prod(n for _, n in axis)
+    size = length(axis)
     if (start, stop) == (0, size):
         return axis
     if all(space is None for space, _ in axis):
         return uniform(stop - start)
+    if start == stop:
+        freeze(axis, EMPTY)
+        return uniform(0)
     ends = [0, start, stop, size]
     lengths = [b - a for a, b in itertools.pairwise(ends)]
     parts = tuple(Space(n) for n in lengths if n)
@@ -171,6 +192,13 @@ def cut(axis: Axis, start: int, stop: int) -> Axis:
         for part in parts[: 2 if start else 1]:
             part.freeze("an index")
     return ((chosen, chosen.size),)
+
+
+def _empty(*axes: Axis) -> Axis:
+    """Freeze what axes of length 0 consist of, and return one of them."""
+    for axis in axes:
+        freeze(axis, EMPTY)
+    return uniform(0)
 
 
 def _as_space(axis: Axis) -> Space:

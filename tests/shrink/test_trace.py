@@ -268,6 +268,8 @@ def test_no_member_can_be_left_out(model, shapes, x, sizes):
         (lambda h: jnp.cumsum(h, axis=-1), "cumsum"),
         (lambda h: h * jnp.arange(7.0), "iota"),
         (lambda h: h * np.linspace(0, 1, 7, dtype=np.float32), "a constant array"),
+        (lambda h: h + np.zeros(7, np.float32), "pass it in params"),
+        (lambda h: jnp.where(np.ones((3, 7), bool), h, 0), "a constant array"),
         (lambda h: h[..., ::-1], "rev"),
         (lambda h: jnp.fft.fft(h).real, "fft"),
         (lambda h: h - h @ jnp.full((h.shape[-1], 1), 1 / 7), "dot_general"),
@@ -292,6 +294,27 @@ def test_what_reads_a_constant_cannot_be_cut():
     hidden, constant = couplings.find("c", 0)
     assert (hidden.size, hidden.frozen) == (7, set())
     assert (constant.size, constant.frozen) == (2, {"concatenate"})
+
+
+def test_fresh_statistics_by_closure_freeze_what_they_normalize():
+    mean, var = jnp.zeros(7), jnp.ones(7)
+
+    def model(p, x):
+        h = (x @ p["a"] - mean) * lax.rsqrt(var + 1e-3)
+        return jax.nn.relu(h) @ p["c"]
+
+    params = normal({"a": (4, 7), "c": (7, 2)})
+    params["c"] = params["c"].at[2:].set(0)
+    (units,) = shrink.trace(model, params, X).find("a", 1)
+    assert units.frozen == {"a constant array: pass it in params"}
+    small = shrink.apply(shrink.plan(model, params, X), params)
+    assert model(small, X).shape == (3, 2)
+
+
+def test_what_the_function_makes_of_a_length_is_no_constant_array():
+    model = lambda p, x: ((h := x @ p["a"]) + jnp.zeros(h.shape[-1])) @ p["c"]
+    (units,) = shrink.trace(model, normal({"a": (4, 7), "c": (7, 2)}), X).find("a", 1)
+    assert not units.frozen
 
 
 def test_inputs_and_outputs_are_frozen():
