@@ -11,12 +11,12 @@ import jax
 
 from rmda_jax._types import Params, Shape, spec_of
 from rmda_jax.shrink._plan import Plan
-from rmda_jax.shrink._verify import Difference, verify
+from rmda_jax.shrink._verify import OutputDifference, verify
 from rmda_jax.specs._names import leaf_names
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class BeforeAfter:
     """A number before and after."""
 
     before: float
@@ -29,25 +29,25 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class LayerReport:
     """The leaves that share a parent: ``conv1/kernel`` and ``conv1/bias``."""
 
     name: str
     before: Shape  # of its largest leaf
     after: Shape
-    parameters: Change
+    parameters: BeforeAfter
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """Sizes and speeds before and after; made by `report`, a table as ``str``."""
 
-    layers: tuple[Layer, ...]
-    parameters: Change
-    disk_bytes: Change  # of the arrays in a file
-    flops: Change  # by the compiler's count; NaN where it counts none
-    seconds: Change  # medians of a call on this machine
-    difference: Difference
+    layers: tuple[LayerReport, ...]
+    parameters: BeforeAfter
+    disk_bytes: BeforeAfter  # of the arrays in a file
+    flops: BeforeAfter  # by the compiler's count; NaN where it counts none
+    seconds: BeforeAfter  # medians of a call on this machine
+    difference: OutputDifference
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
@@ -144,10 +144,12 @@ def report(
     )
     return Report(
         layers=_layers(names, *trees, plan),
-        parameters=Change(*(sum(map(_size, jax.tree.leaves(t))) for t in trees)),
-        disk_bytes=Change(*(sum(map(_n_bytes, jax.tree.leaves(t))) for t in trees)),
-        flops=Change(*map(_flops, runs)),
-        seconds=Change(*seconds),
+        parameters=BeforeAfter(*(sum(map(_size, jax.tree.leaves(t))) for t in trees)),
+        disk_bytes=BeforeAfter(
+            *(sum(map(_n_bytes, jax.tree.leaves(t))) for t in trees)
+        ),
+        flops=BeforeAfter(*map(_flops, runs)),
+        seconds=BeforeAfter(*seconds),
         difference=verify(
             fn, params, small_params, *inputs, small_fn=small_fn, **options
         ),
@@ -156,7 +158,7 @@ def report(
 
 def _layers(
     names: list[str], params: Params, small: Params, plan: Plan | None
-) -> tuple[Layer, ...]:
+) -> tuple[LayerReport, ...]:
     shapes = [[spec_of(x)[0] for x in jax.tree.leaves(t)] for t in (params, small)]
     layers: dict[str, list[tuple[Shape, Shape]]] = {}
     for name, *pair in zip(names, *shapes, strict=True):
@@ -167,7 +169,7 @@ def _layers(
             continue
         old, new = max(pairs, key=lambda pair: math.prod(pair[0]))
         numbers = (sum(math.prod(pair[i]) for pair in pairs) for i in (0, 1))
-        found.append(Layer(name, old, new, Change(*numbers)))
+        found.append(LayerReport(name, old, new, BeforeAfter(*numbers)))
     return tuple(found)
 
 
@@ -200,7 +202,7 @@ def _n_bytes(x: Any) -> int:
     return _size(x) * spec_of(x)[1].itemsize
 
 
-def _cells(change: Change, form: str) -> tuple[str, str]:
+def _cells(change: BeforeAfter, form: str) -> tuple[str, str]:
     return (
         f"{form.format(change.before)} -> {form.format(change.after)}",
         f"{change.ratio:.2f}",

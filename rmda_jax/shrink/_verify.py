@@ -12,7 +12,7 @@ from rmda_jax._types import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """How far two functions are apart; made by `verify`."""
 
     max_abs: float  # of all outputs
@@ -34,7 +34,7 @@ def verify(
     *inputs: Any,
     small_fn: Callable[..., Any] | None = None,
     **options: Any,
-) -> Difference:
+) -> OutputDifference:
     """Compare the old and the new function on inputs.
 
     Args:
@@ -76,7 +76,7 @@ def verify(
         # NaN counts: it is not left out of a maximum.
         max_abs = max(max_abs, float(np.max(np.abs(x - y), initial=0)), key=_nan_last)
         scale = max(scale, float(np.max(np.abs(x), initial=0)), key=_nan_last)
-    return Difference(max_abs, scale)
+    return OutputDifference(max_abs, scale)
 
 
 def _nan_last(x: float) -> float:
