@@ -165,7 +165,7 @@ def computed(
 def all_or_nothing(
     interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
 ) -> list[PartialValue]:
-    """Evaluate an equation if all of its operands are known; else know nothing."""
+    """Evaluate an equation if all of its operands are known, else nothing is known."""
     del interpreter
     avals = [x.aval for x in eqn.outvars]
     if any(x.unknown_mask.any() for x in operands) or any(

@@ -83,9 +83,9 @@ def convolution_axes(
 def contraction_values(
     interpreter: ValueInterpreter, eqn: Any, a: PartialValue, b: PartialValue
 ) -> list[PartialValue]:
-    """Know the sums whose terms are all known, or have a factor that is known to be 0.
+    """A sum is known if each of its terms is, or has a factor that is known to be 0.
 
-    Contractions of the masks count the unknown terms: unknown times not-zero.
+    Contractions of the masks count the unknown terms: unknown times not known to be 0.
     """
     interpreter.contractions[interpreter.path] = a, b
     params = eqn.params | {"preferred_element_type": np.dtype(np.float32)}

@@ -61,7 +61,7 @@ def cond_values(
     index: PartialValue,
     *operands: PartialValue,
 ) -> list[PartialValue]:
-    """Know what is the same in all branches."""
+    """An entry is known if it is the same in all branches."""
     del index
     interpreter.loop_depth += 1
     first, *others = (
@@ -99,7 +99,7 @@ def scan_axes(
 def scan_values(
     interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
 ) -> list[PartialValue]:
-    """Know what is the same in all iterations."""
+    """An entry is known if it is the same in all iterations."""
     p = eqn.params
     n_consts, n_carry = p["num_consts"], p["num_carry"]
     consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
@@ -139,7 +139,7 @@ def while_axes(
 def while_values(
     interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
 ) -> list[PartialValue]:
-    """Know what no iteration changes."""
+    """An entry is known if no iteration changes it."""
     p = eqn.params
     n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
     of_cond, of_body = operands[:n_cond], operands[n_cond : n_cond + n_body]

@@ -28,7 +28,7 @@ def same_axes(
 def unary_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *others: PartialValue
 ) -> list[PartialValue]:
-    """Know the entries that are known of the operand."""
+    """An entry is known where the operand is."""
     if others:
         return all_or_nothing(interpreter, eqn, x, *others)
     return [computed(eqn, (x,), x.unknown_mask)]
@@ -63,7 +63,7 @@ register(
 def cast_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue
 ) -> list[PartialValue]:
-    """Know the entries that are known of the operand; a cast leaf is still a leaf."""
+    """An entry is known where the operand is; a cast leaf is still a leaf."""
     del interpreter
     cast = known_if_finite(x.value.astype(eqn.params["new_dtype"]), x.unknown_mask)
     return [cast._replace(provenance=x.provenance)]
@@ -97,7 +97,7 @@ def elementwise_axes(
 def elementwise_values(
     interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
 ) -> list[PartialValue]:
-    """Know the entries that are known of all operands."""
+    """An entry is known where all operands are."""
     del interpreter
     unknown_mask = np.broadcast_to(False, eqn.outvars[0].aval.shape)
     for x in operands:
@@ -116,7 +116,7 @@ register(
 def product_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue, y: PartialValue
 ) -> list[PartialValue]:
-    """Know also the entries that a known zero makes zero: 0 * y, x * 0, 0 / y."""
+    """Also known are the zeros that a known zero makes: 0 * y, x * 0, 0 / y."""
     del interpreter
     zero = np.broadcast_to(x.zero, eqn.outvars[0].aval.shape)
     if eqn.primitive.name == "mul":
@@ -136,7 +136,7 @@ register("mul div", axes=elementwise_axes, values=product_values)
 def select_values(
     interpreter: ValueInterpreter, eqn: Any, which: PartialValue, *cases: PartialValue
 ) -> list[PartialValue]:
-    """Know the chosen entries; where the choice is unknown, those equal in all cases.
+    """An entry is known where the chosen one is, or if it is equal in all cases.
 
     ``jnp.where(x > 0, 0, 0)`` is 0 whatever x is.
     """
@@ -161,6 +161,6 @@ register("select_n", axes=elementwise_axes, values=select_values)
 
 
 def meet(x: PartialValue, y: PartialValue) -> PartialValue:
-    """Know the entries that are known of both and equal: what holds of either."""
+    """Return the entries that are known of both and equal: they hold of either."""
     same = ~x.unknown_mask & ~y.unknown_mask & (x.value == y.value)
     return PartialValue(np.where(same, x.value, np.zeros((), x.value.dtype)), ~same)

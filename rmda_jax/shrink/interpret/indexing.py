@@ -32,7 +32,7 @@ def dynamic_slice_axes(
 def dynamic_slice_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *starts: PartialValue
 ) -> list[PartialValue]:
-    """Know the slice at a known place; else what is the same at all places."""
+    """The slice at a known place is; of another, what is the same at all places."""
     del interpreter
     if not any(i.unknown_mask.any() for i in starts):
         return [_taken(eqn, x, *starts)]
@@ -79,7 +79,7 @@ def gather_axes(
 def gather_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue, indices: PartialValue
 ) -> list[PartialValue]:
-    """Know what is read at known places; else what is the same at all places."""
+    """Entries at known places are; at others, what is the same at all places."""
     if not indices.unknown_mask.any():
         return [_taken(eqn, x, indices)]
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
@@ -113,7 +113,7 @@ def _taken(eqn: Any, x: PartialValue, *where: PartialValue) -> PartialValue:
 
 
 def reduce_if_equal(x: PartialValue, axes: list[int]) -> PartialValue:
-    """Reduce some axes to length 1; know the entries that are equal along them."""
+    """Reduce some axes to length 1; what is equal along them is known."""
     at = tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.value.ndim))
     first = x.value[at]
     unknown_mask = (x.unknown_mask | (x.value != first)).any(tuple(axes), keepdims=True)

@@ -31,7 +31,7 @@ def reduce_axes(
 def reduce_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *rest: PartialValue
 ) -> list[PartialValue]:
-    """Know the results of entries that are all known."""
+    """A result is known if all entries that it reduces are."""
     if rest or len(eqn.outvars) > 1:
         return all_or_nothing(interpreter, eqn, x, *rest)
     unknown_mask = x.unknown_mask.any(tuple(eqn.params["axes"]))
@@ -57,7 +57,7 @@ def cumulative_axes(
 def cumulative_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue
 ) -> list[PartialValue]:
-    """Know the lines along the axis that are known as a whole."""
+    """A line along the axis is known as a whole, or not at all."""
     del interpreter
     line = x.unknown_mask.any(eqn.params["axis"], keepdims=True)
     return [computed(eqn, (x,), np.broadcast_to(line, x.unknown_mask.shape))]
@@ -89,7 +89,7 @@ def pooling_axes(
 def pooling_values(
     interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *rest: PartialValue
 ) -> list[PartialValue]:
-    """Know the windows of which all entries are known."""
+    """A window is known if all of its entries are."""
     p = eqn.params
     if rest or "window_strides" not in p or "base_dilation" not in p:
         return all_or_nothing(interpreter, eqn, x, *rest)
