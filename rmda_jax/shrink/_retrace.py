@@ -140,8 +140,10 @@ class _Comparison(NamedTuple):
 
     def equations(self, old: EqnAxes, new: Any) -> Iterator[Conflict]:
         """Yield the conflict that arises at one equation, if any."""
+        # Constants that a call closes over may differ in number: nothing to compare.
         if len(old.operands) != len(new.invars):
             return
+        # The first equation that goes wrong is named, not those that follow from it.
         for operand, var in zip(old.operands, new.invars, strict=True):
             if not _fits(_shape(var), self.foreseen(operand)):
                 return
@@ -185,6 +187,7 @@ def _aligned(old: Sequence[Any], new: Sequence[Any]) -> Iterator[tuple[Any, Any]
     if names[0] == names[1]:
         yield from zip(old, new, strict=True)
         return
+    # The longest runs of equal names: what is in one jaxpr only has no counterpart.
     matcher = difflib.SequenceMatcher(None, *names, autojunk=False)
     for i, j, n in matcher.get_matching_blocks():
         yield from zip(old[i : i + n], new[j : j + n], strict=True)

@@ -141,12 +141,14 @@ def traced(
     names = leaf_names(params)
     specs = [x.aval for x in closed.jaxpr.invars]
     values = []
+    # The leaves come first among the inputs of the jaxpr.
     for i, spec in enumerate(specs):
         leaf = names[i] if i < len(names) else None
         reason = None if leaf else "an input"
         values.append(AxisValue(tuple(fresh(n, reason) for n in spec.shape), leaf))
     axes = AxisInterpreter()
     for value in axes.eval_closed_jaxpr(closed, values):
+        # Whoever calls the function counts on the shapes of its outputs.
         for axis in value.axes:
             freeze(axis, "an output")
     return Traced(closed, names, axes, _collected(values[: len(names)], axes))

@@ -84,6 +84,7 @@ class Interpreter(abc.ABC, Generic[Value]):
         def write(variables: Sequence[Any], values: Sequence[Value]) -> None:
             env.update(zip(variables, values, strict=True))
 
+        # As `jax.core.eval_jaxpr`, with the rule of the primitive in place of `bind`.
         write(jaxpr.constvars, consts)
         write(jaxpr.invars, args)
         for eqn in jaxpr.eqns:

@@ -84,7 +84,8 @@ def elementwise_axes(
         # An axis of length 1 is stretched.
         rows = zip(axes, x.axes, shape, strict=True)
         axes = [unify(a, b) if length(b) == n else a for a, b, n in rows]
-    # Scalars and arrays that are the same everywhere leave a leaf what it is.
+    # Scalars and arrays that are the same everywhere leave a leaf what it is: 2 * w is
+    # a view of w for its roles. Two varying operands make a new array.
     varying = [x for x in arrays if any(s is not None for a in x.axes for s, _ in a)]
     if len(varying) == 1:
         return [AxisValue(tuple(axes), varying[0].leaf)]

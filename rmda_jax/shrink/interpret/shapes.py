@@ -94,6 +94,7 @@ def broadcast_axes(
     return [AxisValue(tuple(axes), x.leaf)]
 
 
+# As `jax.lax.broadcast_in_dim`, but of NumPy arrays, which are not copied.
 def _broadcast(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
     wide = np.ones(len(params["shape"]), int)
     wide[list(params["broadcast_dimensions"])] = x.shape
@@ -141,6 +142,7 @@ def slice_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[Axi
     strides = eqn.params["strides"] or [1] * len(starts)
     axes = []
     for axis, start, stop, stride in zip(x.axes, starts, stops, strides, strict=True):
+        # Strides pick every second unit or so: which, changes when one goes.
         if stride == 1:
             axes.append(sliced(axis, start, stop))
         else:
@@ -267,6 +269,7 @@ def pad_axes(
     config, shape = eqn.params["padding_config"], eqn.outvars[0].aval.shape
     for axis, padding, n in zip(x.axes, config, shape, strict=True):
         if any(padding):
+            # How much is padded may be the function's own number.
             freeze(axis, "pad")
             axis = fresh(n, "pad")
         axes.append(axis)
@@ -278,6 +281,7 @@ def pad_values(
 ) -> list[PartialValue]:
     """Pad what is known."""
     del interpreter
+    # The mask is padded like the array: with True if the padding value is unknown.
     unknown_mask = eqn.primitive.bind(
         x.unknown_mask, np.asarray(fill.unknown_mask), **eqn.params
     )
