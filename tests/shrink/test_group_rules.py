@@ -153,3 +153,7 @@ def test_errors(options, message):
     fn, params, x = BY_NAME["mlp"]
     with pytest.raises(ValueError, match=message):
         shrink.group_rules(fn, params, x, **options)
+
+
+def test_spec_is_an_alias_of_group_rules():
+    assert shrink.spec is shrink.group_rules
