@@ -1,6 +1,8 @@
 """Interpreters of jaxprs: which axes index the same units, and which values are known.
 
-To import the rules is to register them.
+`_interpreter` has the loop and the table of rules. `_axes`, on `_index_sets`, and
+`_values` have the two kinds of values. The other files have the rules of primitives, by
+kind; to import them is to register their rules.
 """
 
 from rmda_jax.shrink.interpret import (

@@ -45,7 +45,7 @@ def dot_general_axes(
 def convolution_axes(
     interpreter: AxisInterpreter, eqn: Any, x: AxisValue, kernel: AxisValue
 ) -> list[AxisValue]:
-    """Unify the input channels, put out the filters, and freeze space and window."""
+    """Unify the input channels, pass on the filters, and freeze space and window."""
     name, numbers = eqn.primitive.name, eqn.params["dimension_numbers"]
     groups = eqn.params["feature_group_count"]
     if eqn.params["batch_group_count"] != 1:
