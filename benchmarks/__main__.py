@@ -1,7 +1,7 @@
 """Run all benchmarks in turn, or sum up what was saved.
 
 python -m benchmarks all --checkout rmda RAMDA    # clones of the authors' code
-python -m benchmarks report                       # writes benchmarks/RESULTS.md
+python -m benchmarks report                       # writes out/benchmarks/RESULTS.md
 python -m benchmarks readme                       # prints the table of the README
 """
 
@@ -28,7 +28,7 @@ class Config:
     patience: float = 300.0
     """Seconds that each script waits for idle cores."""
     results: Path = RESULTS
-    """Where the rows are read from."""
+    """Folder of the rows: `all` writes them there, the others read them."""
     page: Path = report.PAGE
     """What `report` writes."""
 
@@ -49,6 +49,7 @@ def run_all(config: Config) -> None:
     failed = []
     for name, *args in scripts(config):
         line = [f"benchmarks.{name}", *args, "--patience", str(config.patience)]
+        line += ["--json", str(config.results / f"{name}.jsonl")]
         print(f"\n$ python -m {' '.join(line)}", flush=True)
         if subprocess.run([sys.executable, "-m", *line], check=False).returncode:
             failed.append(" ".join([name, *args]))

@@ -53,8 +53,8 @@ def shapes(network: str, width: int = 512) -> Shapes:
         from flax import nnx
     except ImportError as error:
         raise SystemExit(
-            f"{network} is built by Flax, which is not installed: install "
-            "rmda_jax[examples], or measure on --network synthetic."
+            f"{network} is built by Flax, which is not installed: pip install "
+            "'.[examples]', or measure on --network synthetic."
         ) from error
     from examples.poster import models
 

@@ -13,7 +13,8 @@ import jax
 
 from benchmarks._timing import Referee, Row, n_cpus
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path("out/benchmarks")
+KEPT = Path(__file__).parent / "results"  # those that RESULTS.md shows
 DIGITS = 4  # significant ones, in files
 
 
@@ -26,7 +27,7 @@ class Options:
     patience: float = 300.0
     """Seconds to wait for idle cores, altogether."""
     json: Path | None = None
-    """Where to save the results as JSON lines; by default under benchmarks/results."""
+    """Where to save the results as JSON lines; by default under out/benchmarks."""
 
     def referee(self) -> Referee:
         """Return the referee of the races."""

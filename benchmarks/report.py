@@ -1,14 +1,17 @@
 """The results page: goals met and missed on this machine, and every table.
 
-    python -m benchmarks report     # writes benchmarks/RESULTS.md
+    python -m benchmarks report     # writes out/benchmarks/RESULTS.md
     python -m benchmarks readme     # prints the short table
+    python -m benchmarks report --results benchmarks/results \
+        --page benchmarks/RESULTS.md
 
-It reads what the scripts saved, and computes nothing but a median's ratio. What no row
-tells is "not run".
+The last one writes the page that is kept here. It reads what the scripts saved, and
+computes nothing but a median's ratio. What no row tells is "not run".
 """
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from benchmarks._problems import NETWORKS
 from benchmarks._rows import RESULTS, read, table
 from benchmarks._timing import Row
 
-PAGE = Path(__file__).parent / "RESULTS.md"
+PAGE = RESULTS / "RESULTS.md"
 TITLES = {
     "step": "One optimizer step",
     "authors": "The same in the authors' code",
@@ -203,8 +206,15 @@ SHORT = (
 
 
 def results(folder: Path = RESULTS) -> list[Row]:
-    """Return all rows that were saved."""
-    return [row for path in sorted(folder.glob("*.jsonl")) for row in read(path)]
+    """Return all rows that were saved; exit if there are none."""
+    rows = [row for path in sorted(folder.glob("*.jsonl")) for row in read(path)]
+    if not rows:
+        raise SystemExit(
+            f"{folder} has no results. Measure some, for example with `python -m "
+            "benchmarks.masks`, or show those that are kept: "
+            "--results benchmarks/results."
+        )
+    return rows
 
 
 def readme(rows: Sequence[Row]) -> str:
@@ -261,5 +271,10 @@ def _machine(row: Row) -> str:
 
 
 def write(folder: Path = RESULTS, path: Path = PAGE) -> None:
-    """Write the results page."""
-    _ = path.write_text(page(results(folder)), "utf-8")
+    """Write the results page, with the plots that lie beside the results."""
+    text = page(results(folder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for plot in sorted(folder.glob("*.png")):
+        name = os.path.relpath(plot, path.parent).replace(os.sep, "/")
+        text += f"\n![{plot.stem}]({name})\n"
+    _ = path.write_text(text, "utf-8")

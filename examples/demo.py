@@ -70,7 +70,7 @@ class Config:
     batch_size: int = 64
     seed: int = 0
     """Of the initial params and of the order of the data."""
-    figure: Path = Path("demo.png")
+    figure: Path = Path("out/demo.png")
     """Where to save the figure."""
     json: Path | None = None
     """Where to save the results for machines."""

@@ -71,7 +71,7 @@ class Config:
     """How many runs of each method; they differ in the batches and the noise."""
     steps: int = 6000
     """Per run, in three stages of equal length when the learning rate decays."""
-    figure: Path = Path("identification.png")
+    figure: Path = Path("out/identification.png")
     """Where to save the figure."""
     json: Path | None = None
     """Where to save the results of every seed, as JSON lines."""

@@ -10,7 +10,7 @@ import tyro
 
 from examples.poster import report, runs, selection
 from examples.poster.data import DataError
-from examples.poster.driver import FOLDER, Options, RunError
+from examples.poster.driver import LOGS, OUT, Options, RunError
 from examples.poster.presets import TASKS, Method
 
 Task = Literal[TASKS]  # pyright: ignore[reportInvalidTypeForm]
@@ -100,9 +100,9 @@ class Rates:
 class Report:
     """Write the tables and figures from the logs."""
 
-    logs: Path = FOLDER / "logs"
+    logs: Path = LOGS
     """Where the logs are."""
-    out: Path = FOLDER
+    out: Path = OUT
     """Where to write RESULTS.md and the figures."""
 
     def __call__(self) -> None:

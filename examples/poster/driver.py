@@ -14,7 +14,9 @@ from examples.poster.logs import Json
 from examples.poster.presets import Preset, preset
 from examples.poster.train import Loop, Member, Trainer
 
-FOLDER = Path(__file__).parent
+OUT = Path("out/poster")
+LOGS = OUT / "logs"
+KEPT = Path(__file__).parent / "logs"  # those that RESULTS.md shows
 console = Console()
 
 
@@ -39,9 +41,9 @@ class Options:
     loop: Loop | None = None
     """A program for an epoch of all seeds together (vmap) or in turn (map), or for a
     step; by default the faster one here."""
-    logs: Path = FOLDER / "logs"
+    logs: Path = LOGS
     """Where the logs are."""
-    out: Path = Path("out/poster")
+    out: Path = OUT
     """Where the checkpoints are."""
     checkpoint_every: float = 60.0
     """Seconds from one checkpoint to the next."""

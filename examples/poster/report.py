@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from examples.poster import logs, published
+from examples.poster.driver import RunError
 from examples.poster.figures import plot_curves, plot_fronts
 from examples.poster.logs import Json
 from examples.poster.published import Figures
@@ -90,6 +91,11 @@ def write(folder: Path, out: Path) -> None:
     found = [
         logs.read(p) for p in sorted(folder.glob("*.jsonl")) if p.name != SELECTION
     ]
+    if not found:
+        raise RunError(
+            f"{folder} has no logs. Call `run` or `path` first, or report on those "
+            "that are kept: --logs examples/poster/logs."
+        )
     results = best_results(found)
     paths = [log for log in found if log.config["kind"] == "path" and log.is_complete]
     out.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import numpy as np
 from examples.poster import logs
 from examples.poster.data import Dataset, hold_out, load
 from examples.poster.driver import (
+    KEPT,
     Options,
     RunError,
     console,
@@ -104,13 +105,10 @@ def selected_strength(settings: Preset, folder: Path) -> tuple[float, str]:
     """Return the strength that was selected for a method, and its provenance.
 
     Of several selections the one of as many epochs counts, or of the nearest number.
+    Where the folder has none, those count that are kept beside this file.
     """
-    rows = [
-        row
-        for row in logs.read_lines(folder / FILE)
-        if row.get("selected") is not None
-        and all(row[name] == getattr(settings, name) for name in _MATCHED)
-    ]
+    rows = _selections(settings, folder) or _selections(settings, KEPT)
+    rows = [row for row in rows if row["selected"] is not None]
     if not rows:
         raise RunError(
             f"no strength is published or selected for {settings.method} on "
@@ -123,6 +121,15 @@ def selected_strength(settings: Preset, folder: Path) -> tuple[float, str]:
 
 
 _MATCHED = ("task", "method", "learning_rate")
+
+
+def _selections(settings: Preset, folder: Path) -> list[Json]:
+    return [
+        row
+        for row in logs.read_lines(folder / FILE)
+        if "selected" in row
+        and all(row[name] == getattr(settings, name) for name in _MATCHED)
+    ]
 
 
 class _Trials:

@@ -1,6 +1,7 @@
 """Models that shrink: what becomes of their size and speed once their zeros leave.
 
-    python -m examples.shrink                       # the table of the README
+    python -m examples.shrink --results examples/shrink/results.jsonl   # what is kept
+    python -m examples.shrink                       # the same, kept in out/shrink.jsonl
     python -m examples.shrink --models vit lm
     python -m examples.shrink --models lenet5 --params FILE --data-dir DIR
 

@@ -16,7 +16,8 @@ from examples._data import DataError
 from examples.shrink.cases import CASES, Case, Options, factored
 
 Model = Literal[tuple(CASES)]  # pyright: ignore[reportInvalidTypeForm]
-RESULTS = Path(__file__).with_name("results.jsonl")
+RESULTS = Path("out/shrink.jsonl")
+KEPT = Path(__file__).with_name("results.jsonl")  # those that the README shows
 COLUMNS = (
     "model",
     "zeros",
@@ -119,6 +120,7 @@ def main(args: Sequence[str] | None = None) -> None:
         rows[name] = {"model": name, **shrunk(case, config.repeats)}
         print(f"{name}: {time.perf_counter() - start:.0f} seconds", file=sys.stderr)
     rows = [rows[name] for name in CASES if name in rows]
+    config.results.parent.mkdir(parents=True, exist_ok=True)
     _ = config.results.write_text("".join(f"{json.dumps(found)}\n" for found in rows))
     print(table(rows))
 

@@ -227,5 +227,5 @@ def _safetensors(module: str) -> Any:
     except ImportError as error:
         raise ImportError(
             "`save` and `load` need the package safetensors, which is not installed. "
-            "Install it: pip install 'rmda_jax[safetensors]'."
+            "Install it: pip install safetensors."
         ) from error

@@ -64,7 +64,7 @@ def test_save_and_load_turn_down_what_they_cannot_keep(tmp_path, monkeypatch):
         _ = shrink.load(tmp_path / "other")
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install 'rmda_jax\[safetensors\]'"):
+    with pytest.raises(ImportError, match=r": pip install safetensors\.$"):
         _ = shrink.load(tmp_path / "other")
 
 
