@@ -250,8 +250,9 @@ def shrink(model: LeNet, test: Split) -> dict[str, Any]:
     """
     graphdef, params = nnx.split(model)
     fn = lambda params, images: nnx.merge(graphdef, params)(images)
-    small = rj.shrink.apply(rj.shrink.plan(fn, params, test.images), params)
-    report = rj.shrink.report(fn, params, small, test.images)
+    plan = rj.shrink.plan(fn, params, test.images)
+    small = rj.shrink.apply(plan, params)
+    report = rj.shrink.report(fn, params, small, test.images, plan=plan)
     changes = {
         "parameters": report.parameters,
         "bytes": report.disk_bytes,

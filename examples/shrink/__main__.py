@@ -51,7 +51,8 @@ def shrunk(case: Case, repeats: int) -> dict[str, Any]:
     fn, params, x = case.fn, case.params, case.inputs
     plan = rj.shrink.plan(fn, params, x)
     small = factored(params) if case.low_rank else rj.shrink.apply(plan, params)
-    report = rj.shrink.report(fn, params, small, x, repeats=repeats)
+    checked = None if case.low_rank else plan
+    report = rj.shrink.report(fn, params, small, x, plan=checked, repeats=repeats)
     free = [] if case.low_rank else [c for c in plan.cuts if not c.units.frozen]
     # Neither inputs nor outputs, but hidden: a residual stream that is normalized.
     frozen = [c for c in plan.cuts if c.units.frozen and _is_hidden(c.units)]

@@ -6,15 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import GetAttrKey, KeyPath, SequenceKey, tree_flatten_with_path
 
 from rmda_jax._types import Params
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._retrace import Conflict
 from rmda_jax.specs._names import leaf_names
 
+# In the states of Optax and of this package: iterates, where the rest are gradients.
+_ITERATES = frozenset(
+    "anchor x0 params0 init_params init_particles z cache fast slow".split()
+)
+
 
 def apply(
-    plan: Plan, tree: Params, *, folds: bool = True, rebuilt: bool = False
+    plan: Plan, tree: Params, *, folds: bool | None = None, rebuilt: bool = False
 ) -> Params:
     """Slice the params, or any tree that holds arrays like them.
 
@@ -23,16 +29,22 @@ def apply(
     matched with the param whose name its own ends in, the longest if there are several.
     So training continues: what is kept takes the steps that it would have taken.
 
-    What plan folds into biases is added to them first. It belongs to params and to
-    averages of them, not to gradients: for an optimizer state pass ``folds=False``. An
-    ``anchor`` takes it even so: RMDA steps from there, and lands where it would have,
-    shifted by the fold, wherever no regularizer acts on the bias.
+    What plan folds into biases is added to them first, where it belongs: to params (all
+    that has their names, alone or below ``params``), and not to the gradients and
+    moments in states of Optax and of this package. Those states may hold iterates, as
+    RMDA its ``anchor``, which take it: RMDA steps from there, and lands where it would
+    have, shifted by the fold, wherever no regularizer acts on the bias. Of anything
+    else, as averages of the params or states from a file, say which it is by ``folds``.
+    The constants are those of the params that were planned: they fit an average of them
+    as well as its zeros do.
 
     Args:
       plan: What `plan` returned.
       tree: Any pytree; abstract leaves (`jax.ShapeDtypeStruct`) become smaller, too.
         Leaves without a match, scalars and what is no array stay as they are.
-      folds: Whether to add the folds.
+      folds: True if what is like the params takes the folds, and False if not; None
+        if the tree tells. What is known to be of gradients never takes them, and an
+        ``anchor`` always does.
       rebuilt: Whether the function is built anew for the small params, with the sizes
         that ``plan.conflicts`` names, rather than run as it is.
 
@@ -41,9 +53,10 @@ def apply(
 
     Raises:
       ValueError: the function keeps a size of its own, so that it would run on the
-        small params with wrong values (not if ``rebuilt``, nor if not ``folds``).
-      ValueError: a leaf that the plan cuts has neither its old shape nor none, or two
-        leaves have the same name.
+        small params with wrong values (not if ``rebuilt``, nor for optimizer states).
+      ValueError: a leaf that the plan cuts has neither its old shape nor none; two
+        leaves have the same name; or, without ``folds``, a fold might belong to a leaf
+        or not.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -54,25 +67,51 @@ def apply(
       >>> small["out"].ravel().tolist()
       [1.0, 2.0]
       >>> state = optax.adam(1e-3).init(params)
-      >>> shrink.apply(plan, state, folds=False)[0].mu["in"].shape
+      >>> shrink.apply(plan, state)[0].mu["in"].shape
       (4, 2)
     """
-    if folds and not rebuilt and plan.conflicts:
+
+    def leaf(place: str, path: KeyPath, x: Any, in_state: bool) -> Any:
+        if not hasattr(x, "shape"):
+            return x
+        found = _match(plan, place.split("/"))
+        if found is None:
+            if in_state and isinstance(path[-1], SequenceKey) and x.shape != ():
+                _check_no_part(plan, place, x)
+            return x
+        prefix, name = found
+        fields = {key.name for key in path if isinstance(key, GetAttrKey)}
+        takes: bool | None
+        if "anchor" in prefix or (in_state and _ITERATES & fields & set(prefix)):
+            takes = True
+        elif in_state:
+            takes = False
+        else:
+            takes = folds
+        if takes is None:
+            takes = set(prefix) <= {"params"}
+            if not takes and _has_fold(plan, name, x):
+                raise ValueError(_AMBIGUOUS.format(place, name))
+        return sliced(plan, name, x, folds=takes, place=place)
+
+    places = leaf_names(tree)
+    leaves, treedef = tree_flatten_with_path(tree)
+    in_state = [
+        _is_state(node)
+        for node in jax.tree.leaves(tree, is_leaf=_is_state)
+        for _ in jax.tree.leaves(node)
+    ]
+    are_params = folds is not False and not all(in_state)
+    if plan.conflicts and are_params and not rebuilt:
         raise ValueError(
             f"{unfollowed(plan.conflicts)} Take that size from the params or the "
             "inputs; or build the function anew with it and `plan.widths`, and pass "
             "`rebuilt=True`."
         )
-
-    def leaf(place: str, x: Any) -> Any:
-        found = _match(plan, place.split("/"))
-        if found is None or not hasattr(x, "shape"):
-            return x
-        prefix, name = found
-        return sliced(plan, name, x, folds=folds or "anchor" in prefix)
-
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten(map(leaf, leaf_names(tree), leaves))
+    rows = zip(places, leaves, in_state, strict=True)
+    return treedef.unflatten(
+        [leaf(place, path, x, state) for place, (path, x), state in rows]
+    )
 
 
 def unfollowed(conflicts: Sequence[Conflict]) -> str:
@@ -87,21 +126,29 @@ def unfollowed(conflicts: Sequence[Conflict]) -> str:
     )
 
 
-def sliced(plan: Plan, name: str, x: Any, *, folds: bool) -> Any:
-    """Return one array as the plan has it, with the fold of the leaf of that name."""
+_AMBIGUOUS = (
+    "`folds` must say what '{0}' is: a copy of parameter '{1}', to which the plan adds "
+    "constants, takes them, and a moment of its gradients must not. Slice the trees "
+    "one by one: `apply(plan, params)`, `apply(plan, average_of_params, folds=True)`, "
+    "`apply(plan, opt_state, folds=False)`."
+)
+
+
+def sliced(
+    plan: Plan, name: str, x: Any, *, folds: bool, place: str | None = None
+) -> Any:
+    """Return one array as the plan has it, with the fold of the leaf of that name.
+
+    ``place`` is its own name in the tree that it is from.
+    """
     old, new = plan.shapes[name], plan.widths[name]
-    fold = plan.folds.get(name) if folds else None
+    fold = plan.folds.get(name) if folds and _has_fold(plan, name, x) else None
     if x.shape == () or (old == new and fold is None):
         return x
-    if tuple(x.shape) != old:
-        raise ValueError(
-            f"an array like parameter '{name}' must have its shape {old}, got "
-            f"{tuple(x.shape)}. Has this tree been sliced before? Take out of it "
-            "what only shares the parameter's name."
-        )
+    check_shape(plan, name, x, place)
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(new, x.dtype)
-    if fold is not None and jnp.issubdtype(x.dtype, jnp.floating):
+    if fold is not None:
         x = (x + fold).astype(x.dtype)
     # Whole axes stay untouched, and a leaf of which all stays is not copied.
     for axis, kept in enumerate(plan.kept[name]):
@@ -112,6 +159,58 @@ def sliced(plan: Plan, name: str, x: Any, *, folds: bool) -> Any:
                 else jnp.take(x, kept, axis, mode="clip")
             )
     return x
+
+
+def check_shape(plan: Plan, name: str, x: Any, place: str | None = None) -> None:
+    """Raise if an array has not the shape that the param had when it was planned."""
+    old, shape = plan.shapes[name], tuple(x.shape)
+    if shape == old:
+        return
+    if shape == plan.widths[name]:
+        remedy = "That is its new shape: has this tree been sliced before?"
+    elif place is None or place == name:
+        remedy = "Pass the params that were planned, and no others."
+    else:
+        remedy = (
+            f"{_ANEW} If it only shares the parameter's name, take it out of the tree."
+        )
+    raise ValueError(
+        f"'{place or name}' must have the shape {old} of parameter '{name}', got "
+        f"{shape}. {remedy}"
+    )
+
+
+_ANEW = (
+    "No plan can slice what an optimizer factors, as Adafactor does, or stacks, as the "
+    "history of L-BFGS: initialize it anew, `tx.init(apply(plan, params))`."
+)
+
+
+def _check_no_part(plan: Plan, place: str, x: Any) -> None:
+    """Raise for one array of several in the place of one, as for each axis of it."""
+    found = _match(plan, place.split("/")[:-1])
+    if found is None or plan.shapes[found[1]] == plan.widths[found[1]]:
+        return
+    raise ValueError(
+        f"'{place}' of shape {tuple(x.shape)} must be one array like parameter "
+        f"'{found[1]}', not one of several. {_ANEW}"
+    )
+
+
+def _is_state(x: Any) -> bool:
+    """Whether this is an optimizer state whose fields we know."""
+    package = type(x).__module__.partition(".")[0]
+    return hasattr(x, "_fields") and package in ("optax", "rmda_jax")
+
+
+def _has_fold(plan: Plan, name: str, x: Any) -> bool:
+    """Whether the plan adds something to a leaf, and the array can take it."""
+    return (
+        name in plan.folds
+        and x.shape != ()
+        and not isinstance(x, jax.ShapeDtypeStruct)
+        and jnp.issubdtype(x.dtype, jnp.floating)
+    )
 
 
 def _match(plan: Plan, segments: list[str]) -> tuple[list[str], str] | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rmda_jax._types import Params, spec_of
 from rmda_jax.regularizers._on_groups import group_lasso
+from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._trace import UnitMember, trace
 from rmda_jax.specs._names import leaf_names
 from rmda_jax.specs._rules import RegularizerMap
@@ -61,6 +62,7 @@ def group_rules(
     Raises:
       ValueError: an unknown side, a pattern that matches nothing, or a model without a
         unit that can be removed; the message says what freezes them.
+      TypeError: as in `trace`.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -83,6 +85,7 @@ def group_rules(
         raise ValueError(
             f"`side` must be 'consumers', 'producers' or 'all', got {side!r}."
         )
+    check_call(fn, params, inputs)
     names, leaves = leaf_names(params), jax.tree.leaves(params)
     shapes = {n: spec_of(x)[0] for n, x in zip(names, leaves, strict=True)}
     allowed = _matching(names, (where,) if isinstance(where, str) else where)

@@ -1,67 +1,74 @@
 """Slice modules: their arrays, and the sizes that they keep beside them.
 
-Nothing of NNX or Equinox is imported: a module is what has attributes, a box what holds
-an array (``__jax_array__``), and a size is known by its name and its old value.
+Nothing of NNX or Equinox is imported (see `_objects`): a size is known by its name and
+its old value.
 """
 
-import types
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from jax.tree_util import tree_map_with_path
 
 from rmda_jax._types import Shape
 from rmda_jax.shrink._apply import sliced, unfollowed
+from rmda_jax.shrink._objects import array_of, children_of, join, nodes
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.specs._names import canonical_name
 
 # Attribute: the axes of the arrays whose lengths it may be. It is the first that the
-# module has, and only if the attribute's old value is the old length.
+# module has, and only if the attribute's old value is the old length. Axes count from
+# the back, for layers may be stacked along new ones in front; those from the front are
+# of a convolution's weight, see `_from_back`.
 _LENGTHS: dict[str, tuple[tuple[str, int], ...]] = {
     "in_features": (
         ("kernel", -2),
-        ("weight", 1),
-        ("query/kernel", 0),
-        ("dense_i/kernel", 0),
-        ("ii/kernel", 0),
+        ("weight", -1),
+        ("lora_a", -2),
+        ("query/kernel", -3),
+        ("dense_i/kernel", -2),
+        ("ii/kernel", -2),
     ),
-    "out_features": (("kernel", -1), ("weight", 0), ("out/kernel", -1)),
-    "in_kv_features": (("key/kernel", 0),),
-    "num_features": (("scale", 0), ("bias", 0), ("mean", 0)),
-    "hidden_features": (("dense_h/kernel", 0), ("hi/kernel", 0)),
-    "features": (("embedding", 1),),
-    "num_embeddings": (("embedding", 0), ("weight", 0)),
-    "num_heads": (("query/kernel", 1),),
-    "num_kv_heads": (("key/kernel", 1),),
-    "head_dim": (("query/kernel", 2),),
+    "out_features": (
+        ("kernel", -1),
+        ("weight", -2),
+        ("lora_b", -1),
+        ("out/kernel", -1),
+    ),
+    "in_kv_features": (("key/kernel", -3),),
+    "num_features": (("scale", -1), ("bias", -1), ("mean", -1)),
+    "hidden_features": (("dense_h/kernel", -2), ("hi/kernel", -2)),
+    "features": (("embedding", -1),),
+    "num_embeddings": (("embedding", -2), ("weight", -2)),
+    "num_heads": (("query/kernel", -2),),
+    "num_kv_heads": (("key/kernel", -2),),
+    "head_dim": (("query/kernel", -1),),
+    "lora_rank": (("lora_a", -1),),
     "in_channels": (("weight", 1),),
     "out_channels": (("weight", 0),),
-    "channels": (("weight", 0),),
-    "input_size": (("weight", 0), ("weight_ih", 1)),
-    "hidden_size": (("weight_hh", 1),),
-    "embedding_size": (("weight", 1),),
-    "in_size": (("layers/0/weight", 1),),
-    "width_size": (("layers/0/weight", 0),),
-    "query_size": (("query_proj/weight", 1),),
-    "key_size": (("key_proj/weight", 1),),
-    "value_size": (("value_proj/weight", 1),),
-    "output_size": (("output_proj/weight", 0),),
+    "channels": (("weight", -1),),
+    "input_size": (("weight", -1), ("weight_ih", -1)),
+    "hidden_size": (("weight_hh", -1),),
+    "embedding_size": (("weight", -1),),
+    "in_size": (("layers/0/weight", -1),),
+    "width_size": (("layers/0/weight", -2),),
+    "query_size": (("query_proj/weight", -1),),
+    "key_size": (("key_proj/weight", -1),),
+    "value_size": (("value_proj/weight", -1),),
+    "output_size": (("output_proj/weight", -2),),
 }
 
 # Attribute: the axes that it cuts into as many blocks.
 _BLOCKS: dict[str, tuple[tuple[str, int], ...]] = {
     "feature_group_count": (("kernel", -1),),
     "groups": (("weight", 0),),
-    "num_groups": (("scale", 0), ("bias", 0)),
-    "num_heads": (("query_proj/weight", 0),),
+    "num_groups": (("scale", -1), ("bias", -1)),
+    "num_heads": (("query_proj/weight", -2),),
 }
 
 # Attribute: the axis of which it is a block, and the attribute that counts the blocks.
 _WITHIN = {
-    "qk_size": ("query_proj/weight", 0, "num_heads"),
-    "vo_size": ("value_proj/weight", 0, "num_heads"),
+    "qk_size": ("query_proj/weight", -2, "num_heads"),
+    "vo_size": ("value_proj/weight", -2, "num_heads"),
 }
 
 _SHAPES = {"kernel_shape": "kernel", "bias_shape": "bias"}
@@ -70,8 +77,10 @@ _SHAPES = {"kernel_shape": "kernel", "bias_shape": "bias"}
 def slice_module(plan: Plan, module: Any) -> Any:
     """Slice a module: its arrays, and the sizes in its attributes.
 
-    An NNX module is changed in place; of a frozen Equinox module a smaller one is made.
-    The sizes of their layers are set (features and channels, heads, the shapes of
+    An NNX module is changed in place, and with it the state of an `nnx.split` before,
+    which shares its Variables: keep a copy to compare with, `nnx.clone(module)` or
+    ``jax.tree.map(jnp.copy, params)``. Of a frozen Equinox module, a smaller one is
+    made. The sizes of their layers are set (features and channels, heads, the shapes of
     kernels, groups of convolutions), by attribute name: those of modules of your own
     only if they are named alike. `verify` tells whether all fit.
 
@@ -85,7 +94,7 @@ def slice_module(plan: Plan, module: Any) -> Any:
     Raises:
       ValueError: no array of the module is in the plan, one has another shape, it
         could be one of several in the plan, or the module keeps a size of its own that
-        is none of these attributes.
+        is none of these attributes. Then nothing has been changed.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -116,9 +125,9 @@ def slice_module(plan: Plan, module: Any) -> Any:
             else x
         )
         module = tree_map_with_path(cut, module)
-    for path, node in _nodes(module):
-        if not frozen:
-            _slice_arrays(plan, names, path, node)
+    else:
+        _slice_arrays(plan, names, module)
+    for path, node in nodes(module):
         for attribute, size in _sizes(plan, names, path, node).items():
             # Past the guard of a module that is frozen: this one is new, and ours.
             set_to = object.__setattr__ if frozen else setattr
@@ -132,10 +141,10 @@ def _names(plan: Plan, module: Any) -> dict[str, str]:
     The plan's names are longer where the module's params were a part of all params.
     """
     names = {}
-    for path, node in _nodes(module):
-        for key, child in _children(node):
-            place = _join(path, key)
-            if _array(child) is None:
+    for path, node in nodes(module):
+        for key, child in children_of(node):
+            place = join(path, key)
+            if array_of(child) is None:
                 continue
             longer = [x for x in plan.shapes if x.endswith(f"/{place}")]
             if place in plan.shapes:
@@ -174,7 +183,7 @@ def _check_followed(plan: Plan, names: dict[str, str], module: Any) -> None:
     """
     changes = {
         (vars(node)[attribute], size)
-        for path, node in _nodes(module)
+        for path, node in nodes(module)
         for attribute, size in _sizes(plan, names, path, node).items()
     }
     left = [c for c in plan.conflicts if not c.sizes & changes]
@@ -185,13 +194,16 @@ def _check_followed(plan: Plan, names: dict[str, str], module: Any) -> None:
         )
 
 
-def _slice_arrays(plan: Plan, names: dict[str, str], path: str, node: Any) -> None:
-    """Slice the arrays that a node holds, in place."""
-    for key, child in list(_children(node)):
-        place = _join(path, key)
-        if place not in names:
-            continue
-        x = sliced(plan, names[place], _array(child), folds=True)
+def _slice_arrays(plan: Plan, names: dict[str, str], module: Any) -> None:
+    """Slice the arrays that a module holds, in place: all of them, or none."""
+    found = [
+        (node, key, child, names[place])
+        for path, node in nodes(module)
+        for key, child in children_of(node)
+        if (place := join(path, key)) in names
+    ]
+    small = [sliced(plan, name, array_of(x), folds=True) for *_, x, name in found]
+    for (node, key, child, _), x in zip(found, small, strict=True):
         if hasattr(child, "set_value"):
             child.set_value(x)
         elif hasattr(child, "__jax_array__"):
@@ -211,18 +223,20 @@ def _sizes(
     has = vars(node) if hasattr(node, "__dict__") else {}
 
     def axis(array: str, i: int) -> tuple[int, int] | None:
-        name = names.get(_join(path, array))
+        name, i = names.get(join(path, array)), _from_back(has, i)
         if name is None or not -len(plan.shapes[name]) <= i < len(plan.shapes[name]):
             return None
         return plan.shapes[name][i], plan.widths[name][i]
 
     new: dict[str, Any] = {}
-    for attribute in has.keys() & _BLOCKS.keys():
+    counts = {key for key, x in has.items() if isinstance(x, int | np.integer) and x}
+    for attribute in counts & _BLOCKS.keys():
         for array, i in _BLOCKS[attribute]:
-            if (name := names.get(_join(path, array))) is not None:
+            if (name := names.get(join(path, array))) is not None:
+                i = _from_back(has, i)
                 new[attribute] = _blocks(plan, name, i, has[attribute])
     groups = next((g for g in ("feature_group_count", "groups") if g in new), None)
-    for attribute in has.keys() & _LENGTHS.keys():
+    for attribute in counts & _LENGTHS.keys():
         grouped = groups if attribute in ("in_features", "in_channels") else None
         old_groups, new_groups = (has[grouped], new[grouped]) if grouped else (1, 1)
         for array, i in _LENGTHS[attribute]:
@@ -230,16 +244,28 @@ def _sizes(
             if lengths and lengths[0] * old_groups == has[attribute]:
                 new[attribute] = lengths[1] * new_groups
                 break
-    for attribute in has.keys() & _WITHIN.keys():
+    for attribute in counts & _WITHIN.keys():
         array, i, count = _WITHIN[attribute]
-        if lengths := axis(array, i):
-            new[attribute] = lengths[1] // new.get(count, has[count])
+        if (lengths := axis(array, i)) and count in new:
+            new[attribute] = lengths[1] // new[count]
     for attribute in has.keys() & _SHAPES.keys():
-        if (name := names.get(_join(path, _SHAPES[attribute]))) is not None:
-            new[attribute] = plan.widths[name]
+        name, shape = names.get(join(path, _SHAPES[attribute])), has[attribute]
+        if name is not None and isinstance(shape, tuple | list) and shape:
+            n = len(shape)
+            if plan.shapes[name][-n:] == tuple(shape):
+                new[attribute] = plan.widths[name][-n:]
     if {"qkv_features", "num_heads", "head_dim"} <= has.keys() and "head_dim" in new:
-        new["qkv_features"] = new["num_heads"] * new["head_dim"]
-    return new | _tuples(has, plan.widths.get(names.get(_join(path, "kernel"), "")))
+        new["qkv_features"] = new.get("num_heads", has["num_heads"]) * new["head_dim"]
+    return new | _tuples(has, plan.widths.get(names.get(join(path, "kernel"), "")))
+
+
+def _from_back(has: dict[str, Any], axis: int) -> int:
+    """Return an axis of a module's array, counted from the back where that is known."""
+    if axis < 0:
+        return axis
+    if "num_spatial_dims" in has:  # a convolution of Equinox
+        return axis - 2 - has["num_spatial_dims"]
+    return -1 if "channels" in has else axis  # its group norm
 
 
 def _tuples(has: dict[str, Any], kernel: Shape | None) -> dict[str, tuple[int, ...]]:
@@ -257,46 +283,10 @@ def _blocks(plan: Plan, name: str, axis: int, count: int) -> int:
     return len(np.unique(plan.kept[name][axis] // (length // count)))
 
 
-def _nodes(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a module and all that it consists of, each once, with their paths."""
-    seen, left = set(), [("", module)]
-    while left:
-        path, node = left.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        yield path, node
-        for key, child in _children(node):
-            if _array(child) is None:
-                left.append((_join(path, key), child))
-
-
-def _children(node: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(node, dict):
-        return [(str(key), child) for key, child in node.items()]
-    if isinstance(node, list | tuple):
-        return [(str(i), child) for i, child in enumerate(node)]
-    if isinstance(node, type | types.FunctionType | types.ModuleType):
-        return []
-    public = getattr(node, "__dict__", {}).items()
-    return [(key, child) for key, child in public if not key.startswith("_")]
-
-
-def _array(x: Any) -> Any:
-    """Return an array, or that in a box; None if it is neither."""
-    if hasattr(x, "__jax_array__"):
-        x = x.get_value() if hasattr(x, "get_value") else x.value
-    return x if isinstance(x, jax.Array | np.ndarray) else None
-
-
 def _is_frozen(module: Any) -> bool:
-    for key, child in _children(module):
+    for key, child in children_of(module):
         try:
             setattr(module, key, child)
         except AttributeError:
             return True
     return False
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}/{key}" if path else key

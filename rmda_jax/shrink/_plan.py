@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._removal import Contraction, Removal, Terms, UnitMasks
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
 from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
@@ -21,6 +23,7 @@ from rmda_jax.shrink.interpret._values import (
     unknown,
     with_provenance,
 )
+from rmda_jax.specs._report import called_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +33,18 @@ class GroupCut:
     units: UnitGroup
     removed: np.ndarray  # bool, one per unit
     reasons: tuple[str, ...]  # why the others stay
+    all_zero: bool = False  # also that one which stays as the last
 
     @property
     def left(self) -> int:
         """How many units stay."""
         return int(self.units.size - self.removed.sum())
+
+    @property
+    def name(self) -> str:
+        """The axes that the units lie along, three at the most."""
+        names = [f"{m.leaf}[{m.axis}]" for m in self.units.members]
+        return " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +82,8 @@ class Plan:
     def __str__(self) -> str:
         rows = [("units", "before", "after", "the others stay because")]
         for cut in self.cuts:
-            names = [f"{m.leaf}[{m.axis}]" for m in cut.units.members]
-            name = " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
             why = "; ".join(cut.reasons)
-            rows.append((name, str(cut.units.size), str(cut.left), why))
+            rows.append((cut.name, str(cut.units.size), str(cut.left), why))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = [
             f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  "
@@ -87,7 +95,10 @@ class Plan:
         lines += [f"the function does not follow: {c}" for c in self.conflicts]
         if self.error:
             lines.append(f"the function refuses the sliced params: {self.error}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._called_out()])
+
+    def _called_out(self) -> list[str]:
+        return called_out([cut.name for cut in self.cuts if cut.all_zero])
 
 
 def plan(
@@ -129,8 +140,11 @@ def plan(
     Returns:
       The plan; its ``str`` is a table.
 
+    Warns:
+      UserWarning: all units of a set are zero: nothing passes through them.
+
     Raises:
-      TypeError: a leaf of ``params`` is no array.
+      TypeError: a leaf of ``params`` is no array, or ``fn`` is a module; see `trace`.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -149,6 +163,7 @@ def plan(
       >>> plan.widths["in"]
       (4, 2)
     """
+    check_call(fn, params, inputs)
     for leaf in jax.tree.leaves(params):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
             raise TypeError(
@@ -188,7 +203,10 @@ def plan(
         except Exception as refusal:  # whatever it raises on arrays of other sizes
             error = describe(refusal)
     folds = _folds(removal, shapes)
-    return Plan(_cuts(found, removal, kept), folds, shapes, wrong, error)
+    made = Plan(_cuts(found, removal, kept), folds, shapes, wrong, error)
+    for line in made._called_out():
+        warnings.warn(line, stacklevel=2)
+    return made
 
 
 def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
@@ -212,7 +230,9 @@ def _cuts(found: Traced, removal: Removal, kept: set[IndexSet]) -> tuple[GroupCu
         else:
             reasons = _reasons(units, removal, atom, terms.get(atom))
         removed = removal.removed.get(atom, np.zeros(units.size, bool))
-        cuts.append(GroupCut(units, removed, reasons))
+        sums = terms.get(atom)
+        all_zero = bool(sums) and all(x.zero.all() for x in sums)
+        cuts.append(GroupCut(units, removed, reasons, all_zero))
     return tuple(cuts)
 
 

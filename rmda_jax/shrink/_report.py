@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._verify import OutputDifference, verify
 from rmda_jax.specs._names import leaf_names, leaves_in_order_of
+from rmda_jax.specs._report import called_out, passes_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Report:
     flops: BeforeAfter  # by the compiler's count; NaN where it counts none
     seconds: BeforeAfter  # medians of a call on this machine
     difference: OutputDifference
+    all_zero: tuple[str, ...] = ()  # leaves before through which nothing passes
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
@@ -73,7 +77,7 @@ class Report:
             ("seconds here", self.seconds, "{:.2e}"),
         ):
             lines.append(f"{name}: {', '.join(_cells(change, form))}")
-        return "\n".join([*lines, str(self.difference)])
+        return "\n".join([*lines, str(self.difference), *called_out(self.all_zero)])
 
 
 def report(
@@ -93,7 +97,8 @@ def report(
       params: The params before.
       small_params: Those after, of `apply`.
       *inputs: What to run on. FLOPs and latency are those of this batch.
-      plan: What `plan` returned: then layers of which nothing goes are left out.
+      plan: What `plan` returned: then layers of which nothing goes are left out, and
+        both trees must have its shapes, as in `verify`.
       small_fn: Function of the small params, if it is another one; see `verify`.
       repeats: How often each is timed, by turns so that both meet the same load; the
         medians are kept.
@@ -121,6 +126,8 @@ def report(
     """
     if repeats < 1:
         raise ValueError(f"`repeats` must be positive, got {repeats}.")
+    check_call(fn, params, inputs)
+    check_call(small_fn or fn, small_params, inputs, names="small_fn small_params")
     layers = _layers(params, small_params, plan)
     runs = [
         jax.jit(lambda p, *x, run=run: run(p, *x, **options))
@@ -145,7 +152,12 @@ def report(
         flops=BeforeAfter(*map(_flops, runs)),
         seconds=BeforeAfter(*seconds),
         difference=verify(
-            fn, params, small_params, *inputs, small_fn=small_fn, **options
+            fn, params, small_params, *inputs, small_fn=small_fn, plan=plan, **options
+        ),
+        all_zero=tuple(
+            name
+            for name, x in zip(leaf_names(params), jax.tree.leaves(params), strict=True)
+            if passes_on(name, spec_of(x)[0]) and not np.any(x)
         ),
     )
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params
+from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
 from rmda_jax.shrink.interpret._index_sets import IndexSet, freeze, fresh
 from rmda_jax.specs._names import leaf_names
@@ -106,7 +107,10 @@ def trace(
       The couplings. Axes of length 1 are in none.
 
     Raises:
-      Whatever ``fn`` raises.
+      TypeError: ``fn`` is a module instead of a function of its params, or a leaf of
+        ``params`` is no array; the message says what to do in which framework.
+      ValueError: ``params`` hold no arrays.
+      Exception: whatever ``fn`` raises.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -137,6 +141,7 @@ def traced(
     fn: Callable[..., Any], params: Params, *inputs: Any, **options: Any
 ) -> Traced:
     """Follow the axes of a function of params; the arguments are those of `trace`."""
+    check_call(fn, params, inputs)
     closed = jax.make_jaxpr(lambda p, *x: fn(p, *x, **options))(params, *inputs)
     names = leaf_names(params)
     specs = [x.aval for x in closed.jaxpr.invars]

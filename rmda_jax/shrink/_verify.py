@@ -1,6 +1,7 @@
 """Compare a function before and after."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
-from rmda_jax._types import Params
+from rmda_jax._types import Params, spec_of
+from rmda_jax.shrink._checks import check_call
+from rmda_jax.shrink._plan import Plan
+from rmda_jax.specs._names import leaf_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +38,15 @@ def verify(
     small_params: Params,
     *inputs: Any,
     small_fn: Callable[..., Any] | None = None,
+    plan: Plan | None = None,
     **options: Any,
 ) -> OutputDifference:
     """Compare the old and the new function on inputs.
+
+    The params before must still be what they were. `slice_module` changes an NNX module
+    in place, and with it the state of an `nnx.split` before, which shares its
+    Variables: compare with a copy, ``jax.tree.map(jnp.copy, params)``. With ``plan``,
+    the shapes of both trees are checked.
 
     Args:
       fn: Function of the params and the inputs.
@@ -45,13 +55,16 @@ def verify(
       *inputs: Where to compare.
       small_fn: Function of the small params, if it is another one: if ``fn`` has sizes
         of its own, it is to be built anew with ``plan.widths``, or by `slice_module`.
+      plan: What `plan` returned: then both trees must have its shapes.
       **options: Given to both as they are.
 
     Returns:
       The largest absolute difference, and the scale of the outputs.
 
     Raises:
-      ValueError: the outputs differ in structure or shape.
+      ValueError: the outputs differ in structure or shape; both trees share Variables,
+        or have not the shapes that the plan has before and after.
+      TypeError: as in `trace`.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -61,6 +74,9 @@ def verify(
       >>> shrink.verify(mlp, params, small, jnp.ones((2, 4))).max_abs
       0.0
     """
+    check_call(fn, params, inputs)
+    check_call(small_fn or fn, small_params, inputs, names="small_fn small_params")
+    _check_apart(params, small_params, plan)
     old = jax.jit(lambda p, *x: fn(p, *x, **options))(params, *inputs)
     new = jax.jit(lambda p, *x: (small_fn or fn)(p, *x, **options))(
         small_params, *inputs
@@ -81,6 +97,60 @@ def verify(
         max_abs = max(max_abs, float(np.max(np.abs(x - y), initial=0)), key=_nan_last)
         scale = max(scale, float(np.max(np.abs(x), initial=0)), key=_nan_last)
     return OutputDifference(max_abs, scale)
+
+
+def _check_apart(params: Params, small: Params, plan: Plan | None) -> None:
+    """Raise if the params are not those of before, but the small ones."""
+    boxes = [
+        {id(x) for x in jax.tree.leaves(tree, is_leaf=_is_box) if _is_box(x)}
+        for tree in (params, small)
+    ]
+    if boxes[0] and boxes[0] == boxes[1]:
+        raise ValueError(
+            "`params` and `small_params` must be apart, got the same Variables in "
+            f"both. {_COPY}"
+        )
+    if plan is None:
+        _warn_alike(params, small)
+        return
+    for argument, tree, shapes in (
+        ("params", params, plan.shapes),
+        ("small_params", small, plan.widths),
+    ):
+        names = leaf_names(tree)
+        if not shapes.keys() & set(names):
+            raise ValueError(
+                f"`{argument}` must have leaves that `plan` names, got "
+                f"{', '.join(names)}, and in the plan: {', '.join(shapes)}."
+            )
+        for name, x in zip(names, jax.tree.leaves(tree), strict=True):
+            shape = spec_of(x)[0]
+            if shape != shapes.get(name, shape):
+                raise ValueError(
+                    f"`{argument}` must have the plan's shape {shapes[name]} of "
+                    f"'{name}', got {shape}. {_COPY}"
+                )
+
+
+def _warn_alike(params: Params, small: Params) -> None:
+    shapes = [[spec_of(x)[0] for x in jax.tree.leaves(t)] for t in (params, small)]
+    if shapes[0] == shapes[1] and any(shapes[0]):
+        warnings.warn(
+            "`params` and `small_params` have the same shapes: either nothing was cut, "
+            "or `params` are the small ones, too, and the difference says nothing. "
+            f"Pass `plan=`, which tells. {_COPY}",
+            stacklevel=4,
+        )
+
+
+_COPY = (
+    "`slice_module` changes NNX modules in place, with every state that `nnx.split` "
+    "returned of them: before it, take `params = jax.tree.map(jnp.copy, params)`."
+)
+
+
+def _is_box(x: Any) -> bool:
+    return hasattr(type(x), "__jax_array__")
 
 
 def _nan_last(x: float) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from rmda_jax._types import Params, spec_of
+from rmda_jax._types import Params, Shape, spec_of
 from rmda_jax.specs._bound import Bound, acting
 
 
@@ -13,7 +13,7 @@ def table(bounds: Sequence[Bound], params: Params) -> str:
     """Return a table of the leaves of a tree; see `RegularizerMap.report`."""
     leaves = jax.tree.leaves(params)
     shapes = [spec_of(leaf)[0] for leaf in leaves]
-    rows, units, zeros = [], 0, 0
+    rows, units, zeros, all_zero = [], 0, 0, []
     first = {min(bound.leaves): bound for bound in acting(bounds)}
     for i, (bound, shape) in enumerate(zip(bounds, shapes, strict=True)):
         row = (bound.name, str(shape))
@@ -30,9 +30,30 @@ def table(bounds: Sequence[Bound], params: Params) -> str:
         sizes = np.unique(bound.regularizer.unit_sizes(bound.of(shapes)))
         zero = int((~alive).sum())
         units, zeros = units + alive.size, zeros + zero
+        if zero == alive.size and any(
+            passes_on(bounds[j].name, shapes[j]) for j in bound.leaves
+        ):
+            all_zero.append(bound.name)
         rows.append((*row, str(alive.size), _range(sizes), _share(zero, alive.size)))
     rows.append(("total", "", "", str(units), "", _share(zeros, units)))
-    return _aligned(rows)
+    return "\n".join([_aligned(rows), *called_out(all_zero)])
+
+
+def passes_on(name: str, shape: Shape) -> bool:
+    """Whether nothing passes through a leaf of zeros: it is a kernel, or a scale."""
+    scales = ("scale", "gamma", "weight")
+    return len(shape) > 1 or (len(shape) == 1 and name.split("/")[-1] in scales)
+
+
+def called_out(all_zero: Sequence[str]) -> list[str]:
+    """Return the line that calls out what is zero as a whole, if anything is."""
+    if not all_zero:
+        return []
+    return [
+        f"all units are zero in {', '.join(all_zero)}: nothing passes through, and "
+        "without a path around, as a residual sum is, the output is constant. If "
+        "training did that, the strength is too large: lower it."
+    ]
 
 
 def _range(sizes: np.ndarray) -> str:

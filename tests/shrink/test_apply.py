@@ -63,7 +63,7 @@ def test_trees_with_the_names_of_the_params_are_sliced():
         "other": jnp.ones(7),
         "text": "in",
     }
-    small = shrink.apply(plan, tree)
+    small = shrink.apply(plan, tree, folds=True)
     expected = shrink.apply(plan, params)
     assert_equal(small["ema"][0], expected)
     assert_equal(small["numpy"], jax.tree.map(np.asarray, expected))
@@ -87,12 +87,77 @@ def test_the_longest_name_counts():
 def test_another_shape_is_an_error():
     params, plan = planned()
     with pytest.raises(
-        ValueError, match=r"'bias' must have its shape \(6,\), got \(4,\)"
+        ValueError, match=r"'bias' must have the shape \(6,\).*sliced before"
     ):
         _ = shrink.apply(plan, shrink.apply(plan, params))
-    state = {"row": {"in": jnp.ones(4)}}
-    with pytest.raises(ValueError, match=r"got \(4,\). Has this tree been sliced"):
+    with pytest.raises(ValueError, match=r"got \(5,\). Pass the params"):
+        _ = shrink.apply(plan, params | {"bias": jnp.ones(5)})
+
+
+FACTORED = {
+    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2),
+    "lbfgs": optax.lbfgs,
+    "sm3": lambda: optax.sm3(0.1),
+}
+
+
+@pytest.mark.parametrize("name", FACTORED)
+def test_what_an_optimizer_factors_must_be_initialized_anew(name):
+    params, plan = planned()
+    state = FACTORED[name]().init(params)
+    with pytest.raises(ValueError, match=r"parameter '.*it anew, `tx.init\(apply"):
         _ = shrink.apply(plan, state)
+
+
+def all_in_one(params, opt_state):
+    from flax.training.train_state import TrainState
+
+    return TrainState(jnp.array(3), mlp, params, None, opt_state)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [all_in_one, lambda p, s: {"params": p, "opt": s}, lambda p, s: {**p, "opt": s}],
+    ids=["TrainState", "dictionary", "beside the params"],
+)
+@pytest.mark.parametrize("folds", [None, True])
+def test_params_and_moments_in_one_tree_are_sliced_each_in_its_way(tree, folds):
+    params, plan = planned()
+    grads = normal(SHAPES, seed=2)
+    tx = optax.chain(optax.adam(0.1), optax.trace(0.9))
+    state = tx.update(grads, tx.init(params))[1]
+    small = shrink.apply(plan, tree(params, state), folds=folds)
+    expected = tree(shrink.apply(plan, params), shrink.apply(plan, state, folds=False))
+    assert_equal(small, expected)
+
+
+ITERATES = {
+    "anchor": lambda: rj.ramda(0.1, rj.l1(), 1e-2),
+    "z": lambda: optax.contrib.schedule_free_sgd(0.1),
+    "params0": optax.contrib.prodigy,
+}
+
+
+@pytest.mark.parametrize("field", ITERATES)
+@pytest.mark.parametrize("folds", [None, True, False])
+def test_iterates_in_an_optimizer_state_take_the_constants(field, folds):
+    params, plan = planned()
+    state = ITERATES[field]().init(params)
+    state = state[0] if type(state) is tuple else state
+    small = getattr(shrink.apply(plan, state, folds=folds), field)
+    assert_equal(small, shrink.apply(plan, getattr(state, field)))
+
+
+@pytest.mark.parametrize("name", ["ema", "mu"])
+def test_what_may_be_an_average_or_a_moment_is_not_guessed(name):
+    params, plan = planned()
+    tree = {"params": params, name: params}
+    with pytest.raises(ValueError, match=rf"'{name}/shift'.*opt_state, folds=False"):
+        _ = shrink.apply(plan, tree)
+    with_folds = shrink.apply(plan, tree, folds=True)
+    assert_equal(with_folds[name], shrink.apply(plan, params))
+    no_folds = dataclasses.replace(plan, folds={})
+    assert_equal(shrink.apply(no_folds, tree)[name], restricted(params))
 
 
 # Transformations that move every weight by itself, so that those that are left go where

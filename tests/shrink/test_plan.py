@@ -60,7 +60,12 @@ def test_units_of_zeros_go_and_no_others(model, shapes, x, sizes):
 def test_one_unit_of_every_set_stays(name):
     model, shapes, x, sizes = BY_NAME[name]
     params = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    plan = shrink.plan(model, params, drawn(x))
+    with pytest.warns(UserWarning, match="all units are zero in .* lower it"):
+        plan = shrink.plan(model, params, drawn(x))
+    free = [cut for cut in plan.cuts if not cut.units.frozen]
+    assert all(cut.all_zero for cut in free)
+    names = ", ".join(cut.name for cut in free)
+    assert f"all units are zero in {names}: nothing passes through" in str(plan)
     assert [cut.left for cut in plan.cuts if not cut.units.frozen] == [1] * len(sizes)
     assert "1 stays as the last" in str(plan)
 
@@ -297,6 +302,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
 @pytest.mark.parametrize("case", CASES)
 def test_units_go_that_nothing_needs(case):
     model, params, x, widths = CASES[case]
@@ -314,10 +320,19 @@ def test_the_table_says_why_units_stay():
     )
     params = zeroed(LAYERED, a=ALL)
     params["b"][0, 0] = np.nan
-    table = str(shrink.plan(layered, params, X)).splitlines()
+    with pytest.warns(UserWarning, match="all units are zero in"):
+        plan = shrink.plan(layered, params, X)
+    table = str(plan).splitlines()
     assert table[0].split() == "units before after the others stay because".split()
     (row,) = (row for row in table if row.startswith("a[1] b[0]"))
     assert row.split()[2:] == ["5", "1", "1", "not", "finite"]
+
+
+def test_units_of_which_some_are_read_are_not_called_out():
+    params = zeroed(LAYERED, a=np.s_[:, 1:])
+    plan = shrink.plan(layered, params, X)
+    assert plan.widths["a"] == (4, 1)
+    assert "all units are zero" not in str(plan)
 
 
 def test_what_does_not_trace_anew_is_judged_by_its_numbers():

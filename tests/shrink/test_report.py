@@ -63,6 +63,11 @@ def test_report_leaves_out_layers_of_which_nothing_goes():
     apart = lambda p: {name: {"leaf": x} for name, x in p.items()}
     fn = lambda p, x: mlp({name: x["leaf"] for name, x in p.items()}, x)
     small = shrink.apply(plan, params)
+    with pytest.raises(
+        ValueError, match=r"`params` must have leaves that `plan` names"
+    ):
+        _ = shrink.report(fn, apart(params), apart(small), X, plan=plan, repeats=1)
+    plan = shrink.plan(fn, apart(params), X)
     found = shrink.report(fn, apart(params), apart(small), X, plan=plan, repeats=1)
     assert [layer.name for layer in found.layers] == ["bias", "in", "out"]
 
@@ -77,6 +82,17 @@ def test_report_finds_layers_by_name():
     pairs = {layer.name: (layer.before, layer.after) for layer in found.layers}
     assert pairs["in"] == ((4, 6), (4, 4))
     assert pairs["shift"] == ((3,), (3,))
+
+
+def test_report_calls_out_a_network_of_zeros():
+    params, _ = planned()
+    called_out = "all units are zero in in: nothing passes through"
+    for kernel in (jnp.zeros((4, 6)), params["in"]):
+        found = shrink.report(
+            mlp, params | {"in": kernel}, params | {"in": kernel[:, :5]}, X,
+            small_fn=lambda p, x: mlp(params, x), repeats=1,
+        )  # fmt: skip
+        assert (called_out in str(found)) == (not kernel.any())
 
 
 def test_report_turns_down_what_cannot_be_compared():

@@ -135,6 +135,33 @@ def test_report_counts_units_and_zeros():
     assert len(lines) == 2 + 4 + 2
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "is_called_out"),
+    [
+        ("dense/kernel", (6, 8), True),
+        ("norm/scale", (6,), True),
+        ("dense/bias", (6,), False),  # as initialized
+    ],
+)
+def test_report_calls_out_leaves_of_which_all_units_are_zero(
+    name, shape, is_called_out
+):
+    spec = rj.RegularizerMap([("*", rj.l1())])
+    line = f"all units are zero in {name}: nothing passes through"
+    zeros = jnp.zeros(shape)
+    report = spec.report({name: zeros, "other": jnp.ones((2, 2))})
+    assert (line in report) == is_called_out
+    assert ("the strength is too large: lower it" in report) == is_called_out
+    alive = spec.report({name: zeros.at[0].set(1.0), "other": jnp.ones((2, 2))})
+    assert "all units are zero" not in alive
+
+
+def test_report_calls_out_ties_of_zeros():
+    spec = rj.RegularizerMap([(("a", "b"), rj.tied_group_lasso([-1, -2]))])
+    report = spec.report({"a": jnp.zeros((3, 4)), "b": jnp.zeros((4, 2))})
+    assert "all units are zero in a: nothing" in report
+
+
 def test_report_shows_tiles_of_unequal_size():
     spec = rj.RegularizerMap([("w", rj.group_lasso((0, 1), block=(4, 4)))])
     report = spec.report({"w": jnp.zeros((6, 8))})
