@@ -54,8 +54,9 @@ PUBLIC = {
         uniform_levels
     """,
     "rmda_jax.shrink": """
-        Change Conflict Couplings Cut Difference Layer Member Plan Report Units
-        apply factors load plan report save slice_module spec trace verify
+        BeforeAfter Conflict Couplings GroupCut LayerReport OutputDifference Plan
+        Report UnitGroup UnitMember apply factors group_rules load plan report save
+        slice_module spec trace verify
     """,
     "rmda_jax.metrics": """
         group_sparsity margin rank sparsity stable_since stationarity

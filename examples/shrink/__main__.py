@@ -72,12 +72,12 @@ def shrunk(case: Case, repeats: int) -> dict[str, Any]:
     }
 
 
-def _is_hidden(units: rj.shrink.Units) -> bool:
+def _is_hidden(units: rj.shrink.UnitGroup) -> bool:
     roles = {role for member in units.members for role in member.roles}
     return {"produces", "consumes"} <= roles
 
 
-def _pair(change: rj.shrink.Change) -> list[float]:
+def _pair(change: rj.shrink.BeforeAfter) -> list[float]:
     return [change.before, change.after]
 
 

@@ -1,4 +1,4 @@
-"""Decide which hidden units can go with the function unchanged."""
+"""Decide which hidden units can be removed with the function unchanged."""
 
 import dataclasses
 import functools
@@ -11,26 +11,28 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of
-from rmda_jax.shrink import _known_rules
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._known import Evaluation, constant, numbered, unknown
-from rmda_jax.shrink._numbers import counting
-from rmda_jax.shrink._removal import Marks, Product, Removal, Terms
+from rmda_jax.shrink._removal import Contraction, Removal, Terms, UnitMasks
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
-from rmda_jax.shrink._spaces import Space
-from rmda_jax.shrink._trace import Couplings, Traced, Units, traced
+from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
+from rmda_jax.shrink._width_dependence import width_dependent
+from rmda_jax.shrink.interpret._index_sets import IndexSet
+from rmda_jax.shrink.interpret._values import (
+    ValueInterpreter,
+    known,
+    unknown,
+    with_provenance,
+)
 from rmda_jax.specs._report import called_out
-
-_RULES = _known_rules  # importing them registers them
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut:
-    """A set of units, and which of them go."""
+class GroupCut:
+    """A group of units, and which of them are removed."""
 
-    units: Units
+    units: UnitGroup
     removed: np.ndarray  # bool, one per unit
-    stays: tuple[str, ...]  # why the others do not
+    reasons: tuple[str, ...]  # why the others stay
     all_zero: bool = False  # also that one which stays as the last
 
     @property
@@ -47,9 +49,9 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What can go: made by `plan`, carried out by `apply` and `slice_module`."""
+    """Which units to remove: made by `plan`, carried out by `apply`, `slice_module`."""
 
-    cuts: tuple[Cut, ...]
+    cuts: tuple[GroupCut, ...]  # the largest groups first
     folds: dict[str, np.ndarray]  # per leaf, of its old shape: added before slicing
     shapes: dict[str, Shape]  # of all leaves, before
     conflicts: tuple[Conflict, ...] = ()  # where fn goes wrong on the sliced params
@@ -80,7 +82,7 @@ class Plan:
     def __str__(self) -> str:
         rows = [("units", "before", "after", "the others stay because")]
         for cut in self.cuts:
-            why = "; ".join(cut.stays)
+            why = "; ".join(cut.reasons)
             rows.append((cut.name, str(cut.units.size), str(cut.left), why))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = [
@@ -106,16 +108,16 @@ def plan(
     couplings: Couplings | None = None,
     **options: Any,
 ) -> Plan:
-    r"""Decide which hidden units can go with the function unchanged.
+    r"""Decide which hidden units can be removed with the function unchanged.
 
     A unit can go if no sum over units needs it: its terms are zero whatever the input
-    (all that reads it is zero, or what it puts out is), or they are constant and a bias
-    takes their sum (a batch normalization's mean counts as one). The jaxpr is followed
-    with the params' values and unknown inputs, so zeros are seen through biases,
-    activations and normalizations with stored statistics. What goes takes entries of
-    other leaves along, which may free further units, until nothing changes.
+    (all weights that read it are zero, or its output is), or they are constant and a
+    bias takes their sum (a batch normalization's mean counts as one). The jaxpr is
+    evaluated with the params' values and unknown inputs, so that zeros are seen through
+    biases, activations and normalizations with stored statistics. With a unit go its
+    entries in all leaves, so that further units may go, until nothing changes.
 
-    One unit of every set stays, for a layer of no units fails in many a framework. The
+    One unit of every group stays, for most frameworks reject layers of no units. The
     function is taken to be finite: 0 times infinity counts as 0. Units whose number
     the function computes with stay: :math:`1/\sqrt d` of attention.
 
@@ -131,8 +133,8 @@ def plan(
         come in its params, not by closure.
       params: Pytree of arrays: their values decide.
       *inputs: Pytrees of arrays or `jax.ShapeDtypeStruct`; only shapes count.
-      couplings: What `trace` returned, with the sets of units that may be cut: sets
-        that are not among them, or that it calls frozen, stay as they are.
+      couplings: What `trace` returned, with the groups of units that may go: groups
+        that are not among them, or that are frozen in them, stay as they are.
       **options: Given to ``fn`` as they are.
 
     Returns:
@@ -171,35 +173,37 @@ def plan(
     found = traced(fn, params, *inputs, **options)
     leaves = jax.tree.leaves(params)
     shapes = dict(zip(found.names, (spec_of(x)[0] for x in leaves), strict=True))
-    known = _evaluated(found, leaves)
-    products = {
-        path: Product(seen, known.sites[path].operands if path in known.sites else None)
-        for path, seen in found.flow.seen.items()
-        if seen.eqn.primitive.name in ("dot_general", "conv_general_dilated")
+    values = _evaluated(found, leaves)
+    contractions = {
+        path: Contraction(eqn, values.contractions.get(path))
+        for path, eqn in found.axes.eqns.items()
+        if eqn.eqn.primitive.name in ("dot_general", "conv_general_dilated")
     }
-    candidates, held = _candidates(found, leaves, couplings), {}
-    removal = Removal(products, known, candidates)
+    candidates, kept = _candidates(found, leaves, couplings), set()
+    removal = Removal(contractions, values, candidates)
 
-    def small(atoms: list[Space]) -> Retrace:
-        cuts = [Cut(found.units[a], removal.gone[a], ()) for a in atoms]
+    def small(atoms: list[IndexSet]) -> Retrace:
+        cuts = [GroupCut(found.units[a], removal.removed[a], ()) for a in atoms]
         widths = Plan(tuple(cuts), {}, shapes).widths
         whole = lambda p, *x: fn(p, *x, **options)
         return retrace(whole, params, [widths[n] for n in found.names], *inputs)
 
     jaxpr = lambda atoms: small(atoms).closed
-    for atom in counting(found.closed, jaxpr, found.flow, removal.cut):
-        held[atom] = candidates.pop(atom)
-    if held:
-        removal = Removal(products, known, candidates)
+    for atom in width_dependent(found.closed, jaxpr, found.axes, removal.atoms):
+        kept.add(atom)
+        del candidates[atom]
+    if kept:
+        # Anew: what was removed with these units may have depended on them.
+        removal = Removal(contractions, values, candidates)
     error, wrong = "", ()
-    if removal.cut:
+    if removal.atoms:
         try:
-            closed, error = small(removal.cut)
-            wrong = conflicts(found, closed, removal.gone)
+            closed, error = small(removal.atoms)
+            wrong = conflicts(found, closed, removal.removed)
         except Exception as refusal:  # whatever it raises on arrays of other sizes
             error = describe(refusal)
     folds = _folds(removal, shapes)
-    made = Plan(_cuts(found, removal, held), folds, shapes, wrong, error)
+    made = Plan(_cuts(found, removal, kept), folds, shapes, wrong, error)
     for line in made._called_out():
         warnings.warn(line, stacklevel=2)
     return made
@@ -207,8 +211,8 @@ def plan(
 
 def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
     """Return what the biases take, each of the shape of its leaf."""
-    found = removal.folds(removal.gone)
-    if isinstance(found, Product):
+    found = removal.folds(removal.removed)
+    if isinstance(found, Contraction):
         raise RuntimeError(f"units behind {found.label} were removed, and are needed.")
     folds = {}
     for name, fold in found.items():
@@ -217,47 +221,52 @@ def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
     return folds
 
 
-def _cuts(found: Traced, removal: Removal, held: Marks) -> tuple[Cut, ...]:
-    """Return what becomes of every set of units."""
+def _cuts(found: Traced, removal: Removal, kept: set[IndexSet]) -> tuple[GroupCut, ...]:
+    """Return what becomes of every group of units."""
     terms, cuts = removal.terms(), []
     for atom, units in found.units.items():
-        if atom in held:
-            stays = ("the function computes with their number",)
+        if atom in kept:
+            reasons = ("the function computes with their number",)
         else:
-            stays = _stays(units, removal, atom, terms.get(atom))
-        gone = removal.gone.get(atom, np.zeros(units.size, bool))
+            reasons = _reasons(units, removal, atom, terms.get(atom))
+        removed = removal.removed.get(atom, np.zeros(units.size, bool))
         sums = terms.get(atom)
         all_zero = bool(sums) and all(x.zero.all() for x in sums)
-        cuts.append(Cut(units, gone, stays, all_zero))
+        cuts.append(GroupCut(units, removed, reasons, all_zero))
     return tuple(cuts)
 
 
-def _evaluated(found: Traced, leaves: list[Any]) -> Evaluation:
-    """Follow the jaxpr with the values of the leaves, and unknown inputs."""
-    known, jaxpr = Evaluation(), found.closed.jaxpr
-    shifting = {leaf for leaf, _, role in found.flow.roles if role == "shifts"}
+def _evaluated(found: Traced, leaves: list[Any]) -> ValueInterpreter:
+    """Evaluate the jaxpr with the values of the leaves, and unknown inputs."""
+    values, jaxpr = ValueInterpreter(), found.closed.jaxpr
+    # Only leaves that are added to something can take constants: the positions of the
+    # others, as large as the params, are not needed.
+    shifting = {leaf for leaf, _, role in found.axes.roles if role == "shifts"}
     args = []
     for name, leaf in zip(found.names, leaves, strict=True):
-        x = constant(leaf)
-        args.append(numbered(x, name) if name in shifting else x)
+        x = known(leaf)
+        args.append(with_provenance(x, name) if name in shifting else x)
     for var in jaxpr.invars[len(leaves) :]:
         args.append(unknown(var.aval.shape, var.aval.dtype))
-    for out in known.closed(found.closed, args):
-        if out.origin is not None:
-            known.reads[out.origin.of] += 1
-    return known
+    for out in values.eval_closed_jaxpr(found.closed, args):
+        # The caller of the function reads its outputs.
+        if out.provenance is not None:
+            values.reads[out.provenance.source] += 1
+    return values
 
 
-def _candidates(found: Traced, leaves: list[Any], couplings: Couplings | None) -> Marks:
-    """Return the units that may go: finite ones of free sets."""
+def _candidates(
+    found: Traced, leaves: list[Any], couplings: Couplings | None
+) -> UnitMasks:
+    """Return the units that may go: those of free groups, if they are finite."""
     key = lambda units: tuple(
         (m.leaf, m.axis, m.positions.tobytes()) for m in units.members
     )
     chosen = None if couplings is None else {key(u): u.frozen for u in couplings.units}
     if chosen is not None:
-        lost = frozenset({"not among the couplings"})
+        missing = frozenset({"not among the couplings"})
         for atom, units in found.units.items():
-            frozen = units.frozen | chosen.get(key(units), lost)
+            frozen = units.frozen | chosen.get(key(units), missing)
             found.units[atom] = dataclasses.replace(units, frozen=frozen)
     values = dict(zip(found.names, leaves, strict=True))
     candidates = {}
@@ -266,25 +275,25 @@ def _candidates(found: Traced, leaves: list[Any], couplings: Couplings | None) -
             continue
         candidates[atom] = np.ones(units.size, bool)
         for m in units.members:
-            x = constant(values[m.leaf])
-            if x.varies.any():  # not finite
-                bad = np.moveaxis(x.varies, m.axis, 0)[m.positions]
+            x = known(values[m.leaf])
+            if x.unknown_mask.any():  # not finite
+                bad = np.moveaxis(x.unknown_mask, m.axis, 0)[m.positions]
                 candidates[atom] &= ~bad.any(tuple(range(1, bad.ndim)))
     return candidates
 
 
-def _stays(
-    units: Units, removal: Removal, atom: Any, terms: list[Terms] | None
+def _reasons(
+    units: UnitGroup, removal: Removal, atom: Any, terms: list[Terms] | None
 ) -> tuple[str, ...]:
-    """Return why the units that stay do."""
+    """Return why the other units stay, and how many for each reason."""
     if units.frozen:
         return tuple(sorted(units.frozen))
     if not terms:
         return ("nothing reads them",)
     reasons: Counter[str] = Counter()
-    for i in np.flatnonzero(~removal.gone[atom]):
-        readers = [t.product.label for t in terms if not t.constant[i]]
-        takers = [t.product.label for t in terms if not t.zero[i]]
+    for i in np.flatnonzero(~removal.removed[atom]):
+        readers = [t.contraction.label for t in terms if not t.constant[i]]
+        takers = [t.contraction.label for t in terms if not t.zero[i]]
         if not removal.candidates[atom][i]:
             reasons["not finite"] += 1
         elif readers:

@@ -13,13 +13,13 @@ import numpy as np
 from rmda_jax._types import Params, Shape, spec_of
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
-from rmda_jax.shrink._verify import Difference, verify
+from rmda_jax.shrink._verify import OutputDifference, verify
 from rmda_jax.specs._names import leaf_names, leaves_in_order_of
 from rmda_jax.specs._report import called_out, passes_on
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class BeforeAfter:
     """A number before and after."""
 
     before: float
@@ -32,25 +32,25 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class LayerReport:
     """The leaves that share a parent: ``conv1/kernel`` and ``conv1/bias``."""
 
     name: str
     before: Shape  # of its largest leaf
     after: Shape
-    parameters: Change
+    parameters: BeforeAfter
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """Sizes and speeds before and after; made by `report`, a table as ``str``."""
 
-    layers: tuple[Layer, ...]
-    parameters: Change
-    disk_bytes: Change  # of the arrays in a file
-    flops: Change  # by the compiler's count; NaN where it counts none
-    seconds: Change  # medians of a call on this machine
-    difference: Difference
+    layers: tuple[LayerReport, ...]
+    parameters: BeforeAfter
+    disk_bytes: BeforeAfter  # of the arrays in a file
+    flops: BeforeAfter  # by the compiler's count; NaN where it counts none
+    seconds: BeforeAfter  # medians of a call on this machine
+    difference: OutputDifference
     all_zero: tuple[str, ...] = ()  # leaves before through which nothing passes
 
     def __str__(self) -> str:
@@ -145,10 +145,12 @@ def report(
     )
     return Report(
         layers=layers,
-        parameters=Change(*(sum(map(_size, jax.tree.leaves(t))) for t in trees)),
-        disk_bytes=Change(*(sum(map(_n_bytes, jax.tree.leaves(t))) for t in trees)),
-        flops=Change(*map(_flops, runs)),
-        seconds=Change(*seconds),
+        parameters=BeforeAfter(*(sum(map(_size, jax.tree.leaves(t))) for t in trees)),
+        disk_bytes=BeforeAfter(
+            *(sum(map(_n_bytes, jax.tree.leaves(t))) for t in trees)
+        ),
+        flops=BeforeAfter(*map(_flops, runs)),
+        seconds=BeforeAfter(*seconds),
         difference=verify(
             fn, params, small_params, *inputs, small_fn=small_fn, plan=plan, **options
         ),
@@ -160,7 +162,9 @@ def report(
     )
 
 
-def _layers(params: Params, small: Params, plan: Plan | None) -> tuple[Layer, ...]:
+def _layers(
+    params: Params, small: Params, plan: Plan | None
+) -> tuple[LayerReport, ...]:
     small_leaves = leaves_in_order_of(
         params,
         small,
@@ -178,7 +182,7 @@ def _layers(params: Params, small: Params, plan: Plan | None) -> tuple[Layer, ..
             continue
         old, new = max(pairs, key=lambda pair: math.prod(pair[0]))
         numbers = (sum(math.prod(pair[i]) for pair in pairs) for i in (0, 1))
-        found.append(Layer(name, old, new, Change(*numbers)))
+        found.append(LayerReport(name, old, new, BeforeAfter(*numbers)))
     return tuple(found)
 
 
@@ -211,7 +215,7 @@ def _n_bytes(x: Any) -> int:
     return _size(x) * spec_of(x)[1].itemsize
 
 
-def _cells(change: Change, form: str) -> tuple[str, str]:
+def _cells(change: BeforeAfter, form: str) -> tuple[str, str]:
     return (
         f"{form.format(change.before)} -> {form.format(change.after)}",
         f"{change.ratio:.2f}",

@@ -3,12 +3,11 @@
 A function may keep sizes of its own: a number of heads, of groups of a normalization.
 Where it infers the other sizes from its params, it runs on small ones as well, with
 values that are wrong. The jaxpr of the small function tells: some equation has another
-shape than the flow of axes foresees.
+shape than the axes of the old one foresee.
 """
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
@@ -17,10 +16,11 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of
-from rmda_jax.shrink._flow import Path, Seen, Value
-from rmda_jax.shrink._removal import Marks, places
-from rmda_jax.shrink._spaces import Axis
+from rmda_jax.shrink._removal import UnitMasks, atoms_of
 from rmda_jax.shrink._trace import Traced
+from rmda_jax.shrink.interpret._axes import AxisValue, EqnAxes
+from rmda_jax.shrink.interpret._index_sets import Axis, length
+from rmda_jax.shrink.interpret._interpreter import Path
 
 _JAX = str(FilePath(jax.__file__).parent)
 
@@ -35,7 +35,7 @@ class Conflict:
       foreseen: Shape that it must have for the function to be unchanged; None stands
         for an axis along which all values are the same, of whatever length.
       found: Shape that it has when the function is traced on the sliced params.
-      units: Leaves and axes, the first of each set of units behind it that is cut.
+      units: A leaf and an axis of each group of units behind it that loses some.
     """
 
     primitive: str
@@ -108,7 +108,7 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def conflicts(found: Traced, small: Any, gone: Marks) -> tuple[Conflict, ...]:
+def conflicts(found: Traced, small: Any, removed: UnitMasks) -> tuple[Conflict, ...]:
     """Return the equations of a small jaxpr that have an unforeseen shape.
 
     Those that follow from others are left out: their operands are not as foreseen.
@@ -116,15 +116,15 @@ def conflicts(found: Traced, small: Any, gone: Marks) -> tuple[Conflict, ...]:
     Args:
       found: The trace of the function on the old shapes.
       small: Its jaxpr on the small ones.
-      gone: The units that were removed.
+      removed: The units that were removed.
     """
-    compare = _Comparison(found, gone)
+    compare = _Comparison(found, removed)
     return tuple(compare.jaxprs(found.closed.jaxpr, small.jaxpr, ()))
 
 
 class _Comparison(NamedTuple):
     trace: Traced
-    gone: Marks
+    removed: UnitMasks
 
     def jaxprs(self, old: Any, new: Any, path: Path) -> Iterator[Conflict]:
         """Yield the conflicts of two jaxprs, the first in the order of the program."""
@@ -134,42 +134,46 @@ class _Comparison(NamedTuple):
                 for conflict in self.jaxprs(x, y, here):
                     several = True
                     yield conflict
-            if not several and here in self.trace.flow.seen:
-                yield from self.equations(self.trace.flow.seen[here], b)
+            # A call has the shapes of its last equations: those are named, not it.
+            if not several and here in self.trace.axes.eqns:
+                yield from self.equations(self.trace.axes.eqns[here], b)
 
-    def equations(self, seen: Seen, new: Any) -> Iterator[Conflict]:
+    def equations(self, old: EqnAxes, new: Any) -> Iterator[Conflict]:
         """Yield the conflict that arises at one equation, if any."""
-        if len(seen.operands) != len(new.invars):
+        # Constants that a call closes over may differ in number: nothing to compare.
+        if len(old.operands) != len(new.invars):
             return
-        for operand, var in zip(seen.operands, new.invars, strict=True):
+        # The first equation that goes wrong is named, not those that follow from it.
+        for operand, var in zip(old.operands, new.invars, strict=True):
             if not _fits(_shape(var), self.foreseen(operand)):
                 return
-        for result, var in zip(seen.results, new.outvars, strict=False):
+        for result, var in zip(old.results, new.outvars, strict=False):
             shape, foreseen = _shape(var), self.foreseen(result)
             if not _fits(shape, foreseen):
-                name, where = seen.eqn.primitive.name, _line(new) or _line(seen.eqn)
+                name, where = old.eqn.primitive.name, _line(new) or _line(old.eqn)
                 yield Conflict(name, where, foreseen, shape, self.units(result))
                 return
 
-    def foreseen(self, value: Value) -> tuple[int | None, ...]:
+    def foreseen(self, value: AxisValue) -> tuple[int | None, ...]:
         """Return the lengths of the axes of a value that stay, None where any may."""
         return tuple(self._length(axis) for axis in value.axes)
 
-    def units(self, value: Value) -> tuple[tuple[str, int], ...]:
-        """Return where the sets of units of a value that are cut are found."""
-        atoms = {atom for axis in value.axes for atom, _ in places(axis)}
-        cut = [a for a, gone in self.gone.items() if a in atoms and gone.any()]
+    def units(self, value: AxisValue) -> tuple[tuple[str, int], ...]:
+        """Return a leaf and an axis of each group that loses units of a value."""
+        atoms = {atom for axis in value.axes for atom, _ in atoms_of(axis)}
+        cut = [a for a, units in self.removed.items() if a in atoms and units.any()]
         members = [self.trace.units[atom].members[0] for atom in cut]
         return tuple((member.leaf, member.axis) for member in members)
 
     def _length(self, axis: Axis) -> int | None:
-        size = math.prod(n for _, n in axis)
-        if size > 1 and any(space is None for space, _ in axis):
+        size = length(axis)
+        # A uniform dim has whatever length the function gives it.
+        if size > 1 and any(index_set is None for index_set, _ in axis):
             return None
         stays = np.ones(size, bool)
-        for atom, positions in places(axis):
-            if atom in self.gone:
-                stays[positions[self.gone[atom]]] = False
+        for atom, positions in atoms_of(axis):
+            if atom in self.removed:
+                stays[positions[self.removed[atom]]] = False
         return int(stays.sum())
 
 
@@ -183,6 +187,7 @@ def _aligned(old: Sequence[Any], new: Sequence[Any]) -> Iterator[tuple[Any, Any]
     if names[0] == names[1]:
         yield from zip(old, new, strict=True)
         return
+    # The longest runs of equal names: what is in one jaxpr only has no counterpart.
     matcher = difflib.SequenceMatcher(None, *names, autojunk=False)
     for i, j, n in matcher.get_matching_blocks():
         yield from zip(old[i : i + n], new[j : j + n], strict=True)

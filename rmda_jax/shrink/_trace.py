@@ -9,18 +9,15 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params
-from rmda_jax.shrink import _control, _primitives
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._flow import Flow, Value
-from rmda_jax.shrink._spaces import Space, freeze, fresh
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._index_sets import IndexSet, freeze, fresh
 from rmda_jax.specs._names import leaf_names
-
-_RULES = _primitives, _control  # importing them registers their rules
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
-    """An axis of a leaf that a set of units indexes."""
+class UnitMember:
+    """An axis of a leaf that a group of units indexes."""
 
     leaf: str
     axis: int
@@ -29,12 +26,15 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True)
-class Units:
-    """A set of units that can be cut one by one, from all of their members at once."""
+class UnitGroup:
+    """Units that are removed one by one, each from all members of the group at once.
+
+    DepGraph calls the members of a group coupled, or dependent.
+    """
 
     size: int
-    members: tuple[Member, ...]
-    frozen: frozenset[str]  # why none of them can be cut; empty if they can
+    members: tuple[UnitMember, ...]
+    frozen: frozenset[str]  # why none of them can be removed; empty if they can
 
     def __str__(self) -> str:
         why = f", frozen: {'; '.join(sorted(self.frozen))}" if self.frozen else ""
@@ -47,25 +47,25 @@ class Units:
 
 @dataclasses.dataclass(frozen=True)
 class Couplings:
-    """All sets of units of a model, the largest first."""
+    """All groups of units of a model, the largest first."""
 
-    units: tuple[Units, ...]
+    units: tuple[UnitGroup, ...]
 
     @property
-    def free(self) -> tuple[Units, ...]:
-        """Those that can be cut."""
+    def free(self) -> tuple[UnitGroup, ...]:
+        """Those whose units can be removed."""
         return tuple(units for units in self.units if not units.frozen)
 
-    def find(self, leaf: str, axis: int) -> tuple[Units, ...]:
-        """Return the sets that index an axis of a leaf, counted from the front."""
+    def find(self, leaf: str, axis: int) -> tuple[UnitGroup, ...]:
+        """Return the groups that index an axis of a leaf, counted from the front."""
         return tuple(
             units
             for units in self.units
             if any((m.leaf, m.axis) == (leaf, axis) for m in units.members)
         )
 
-    def keep(self, *units: Units, reason: str = "kept") -> "Couplings":
-        """Return the couplings with some sets frozen, so that `plan` leaves them.
+    def keep(self, *units: UnitGroup, reason: str = "kept") -> "Couplings":
+        """Return the couplings with some groups frozen, so that `plan` leaves them.
 
         ``couplings.keep(*couplings.find("query/kernel", 2))`` keeps a head dimension.
         """
@@ -90,12 +90,12 @@ def trace(
     Two axes index the same units if the function combines them index by index: the
     outputs of a layer, the bias and scale that act on them, the inputs of every layer
     that reads them, through reshapes, transposes, concatenations, residual sums, heads,
-    gates, convolutions and scans over layers. Cutting one unit is to delete its
+    gates, convolutions and scans over layers. To remove a unit is to delete its
     positions from all members.
 
-    What is not understood is not guessed: a primitive without a rule, a reduction over
-    units (as in layer normalization), an input or an output of the function freeze the
-    units that they touch, and are named.
+    Unsupported primitives freeze the units that they touch (conservative). So do
+    reductions over units (as in layer normalization), the inputs and the outputs of the
+    function. The reason is in ``UnitGroup.frozen``.
 
     Args:
       fn: Pure function, called as ``fn(params, *inputs)``. It is traced, never run.
@@ -129,12 +129,12 @@ def trace(
 
 
 class Traced(NamedTuple):
-    """A trace: the jaxpr, its leaves, and the units that stand for spaces."""
+    """A trace: the jaxpr, the names of the leaves, and the groups of units by atom."""
 
     closed: Any
     names: list[str]
-    flow: Flow
-    units: dict[Space, Units]  # the largest first
+    axes: AxisInterpreter
+    units: dict[IndexSet, UnitGroup]  # the largest first
 
 
 def traced(
@@ -146,36 +146,42 @@ def traced(
     names = leaf_names(params)
     specs = [x.aval for x in closed.jaxpr.invars]
     values = []
+    # The leaves come first among the inputs of the jaxpr.
     for i, spec in enumerate(specs):
         leaf = names[i] if i < len(names) else None
         reason = None if leaf else "an input"
-        values.append(Value(tuple(fresh(n, reason) for n in spec.shape), leaf))
-    flow = Flow()
-    for value in flow.closed(closed, values):
+        values.append(AxisValue(tuple(fresh(n, reason) for n in spec.shape), leaf))
+    axes = AxisInterpreter()
+    for value in axes.eval_closed_jaxpr(closed, values):
+        # Whoever calls the function counts on the shapes of its outputs.
         for axis in value.axes:
             freeze(axis, "an output")
-    return Traced(closed, names, flow, _collect(values[: len(names)], flow))
+    return Traced(closed, names, axes, _collected(values[: len(names)], axes))
 
 
-def _collect(leaves: list[Value], flow: Flow) -> dict[Space, Units]:
+def _collected(
+    leaves: list[AxisValue], axes: AxisInterpreter
+) -> dict[IndexSet, UnitGroup]:
+    """Return a group of units for every atom that the leaves are indexed by."""
+    # Only now: while axes are unified, an atom may still become a product or a sum.
     roles = defaultdict(set)
-    for leaf, space, role in flow.roles:
-        for atom, _ in space.atoms():
+    for leaf, index_set, role in axes.roles:
+        for atom, _ in index_set.atoms():
             roles[leaf, atom].add(role)
-    found: dict[Space, dict[tuple[str, int], list[np.ndarray]]] = {}
+    found: dict[IndexSet, dict[tuple[str, int], list[np.ndarray]]] = {}
     for value in leaves:
         for i, axis in enumerate(value.axes):
-            for space, _ in axis:
-                if space is None:
+            for index_set, _ in axis:
+                if index_set is None:
                     continue
-                for atom, positions in space.atoms():
+                for atom, positions in index_set.atoms():
                     places = found.setdefault(atom, {})
                     places.setdefault((value.leaf or "", i), []).append(positions)
     units = {
-        atom: Units(
+        atom: UnitGroup(
             atom.size,
             tuple(
-                Member(
+                UnitMember(
                     leaf,
                     axis,
                     np.sort(np.concatenate(positions, axis=1), axis=1),

@@ -17,7 +17,7 @@ from rmda_jax.specs._names import leaf_names
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """How far two functions are apart; made by `verify`."""
 
     max_abs: float  # of all outputs
@@ -40,7 +40,7 @@ def verify(
     small_fn: Callable[..., Any] | None = None,
     plan: Plan | None = None,
     **options: Any,
-) -> Difference:
+) -> OutputDifference:
     """Compare the old and the new function on inputs.
 
     The params before must still be what they were. `slice_module` changes an NNX module
@@ -96,7 +96,7 @@ def verify(
         # NaN counts: it is not left out of a maximum.
         max_abs = max(max_abs, float(np.max(np.abs(x - y), initial=0)), key=_nan_last)
         scale = max(scale, float(np.max(np.abs(x), initial=0)), key=_nan_last)
-    return Difference(max_abs, scale)
+    return OutputDifference(max_abs, scale)
 
 
 def _check_apart(params: Params, small: Params, plan: Plan | None) -> None:

@@ -79,7 +79,7 @@ def report(fn, params, *inputs):
 
 @pytest.mark.parametrize("case", CALLS)
 @pytest.mark.parametrize(
-    "call", [shrink.trace, shrink.plan, shrink.spec, verify, report]
+    "call", [shrink.trace, shrink.plan, shrink.group_rules, verify, report]
 )
 def test_what_is_no_function_of_arrays_is_told_how_to_become_one(call, case):
     arguments, message = CALLS[case]

@@ -46,7 +46,7 @@ def test_report_counts_and_times():
     nested = lambda p, x: mlp(p["mlp"], x)
     params, small = {"mlp": params}, {"mlp": shrink.apply(plan, params)}
     found = shrink.report(nested, params, small, X, repeats=3)
-    assert found.parameters == shrink.Change(24 + 6 + 18 + 3, 16 + 4 + 12 + 3)
+    assert found.parameters == shrink.BeforeAfter(24 + 6 + 18 + 3, 16 + 4 + 12 + 3)
     assert found.disk_bytes.before == 4 * 51
     assert found.flops.ratio < 0.75
     assert found.seconds.before > 0

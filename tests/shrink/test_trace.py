@@ -3,6 +3,9 @@
 Every model here takes its sizes from its params, so that it runs on what is left.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,11 +143,18 @@ def tiled(p, x):
 X, IMAGE = jnp.ones((3, 4)), jnp.ones((2, 4, 4, 3))
 SEQUENCE, TOKENS = jnp.ones((2, 5, 4)), jnp.arange(6).reshape(2, 3)
 
-# Model, shapes of its params, input, sizes of the sets of units that can be cut.
+
+class Model(NamedTuple):
+    fn: Callable
+    shapes: dict[str, tuple[int, ...]]  # of its params
+    x: jax.Array
+    sizes: list[int]  # of the groups of units that can be removed
+
+
 MODELS = [
-    (mlp, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
-    (gated, {"gate": (4, 6), "up": (4, 6), "down": (6, 2)}, X, [6]),
-    (
+    Model(mlp, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
+    Model(gated, {"gate": (4, 6), "up": (4, 6), "down": (6, 2)}, X, [6]),
+    Model(
         residual,
         {
             "embed": (4, 6),
@@ -157,8 +167,10 @@ MODELS = [
         X,
         [6, 5, 3],
     ),
-    (flattened, {"conv": (3, 3, 3, 5), "bias": (5,), "dense": (20, 2)}, IMAGE, [5]),
-    (
+    Model(
+        flattened, {"conv": (3, 3, 3, 5), "bias": (5,), "dense": (20, 2)}, IMAGE, [5]
+    ),
+    Model(
         normalized,
         {
             "conv": (3, 3, 3, 5),
@@ -171,42 +183,43 @@ MODELS = [
         IMAGE,
         [5],
     ),
-    (
+    Model(
         depthwise,
         {"expand": (1, 1, 3, 6), "depthwise": (3, 3, 1, 6), "project": (1, 1, 6, 2)},
         IMAGE,
         [6],
     ),
-    (concatenated, {"a": (4, 3), "b": (4, 5), "c": (11, 2)}, X, [5, 3]),
-    (split, {"fused": (4, 12), "down": (6, 2)}, X, [6]),
-    (embedded, {"table": (9, 5), "mix": (5, 4), "head": (4, 2)}, TOKENS, [5, 4]),
-    (
+    Model(concatenated, {"a": (4, 3), "b": (4, 5), "c": (11, 2)}, X, [5, 3]),
+    Model(split, {"fused": (4, 12), "down": (6, 2)}, X, [6]),
+    Model(embedded, {"table": (9, 5), "mix": (5, 4), "head": (4, 2)}, TOKENS, [5, 4]),
+    Model(
         attention,
         {"q": (4, 3, 5), "k": (4, 3, 5), "v": (4, 3, 6), "out": (3, 6, 4)},
         SEQUENCE,
         [6, 5, 3],
     ),
-    (
+    Model(
         fused_heads,
         {"v": (4, 3, 5), "bias": (3, 5), "out": (3, 5, 2)},
         SEQUENCE,
         [5, 3],
     ),
-    (low_rank, {"u": (4, 3), "v": (3, 6), "c": (6, 2)}, X, [6, 3]),
-    (tied, {"w": (4, 6), "head": (4, 2)}, X, [6]),
-    (
+    Model(low_rank, {"u": (4, 3), "v": (3, 6), "c": (6, 2)}, X, [6, 3]),
+    Model(tied, {"w": (4, 6), "head": (4, 2)}, X, [6]),
+    Model(
         scanned,
         {"embed": (4, 6), "in": (2, 6, 5), "out": (2, 5, 6), "head": (6, 2)},
         X,
         [6, 5],
     ),
-    (looked_up, {"table": (9, 5), "head": (5, 2)}, TOKENS, [5]),
-    (unrolled, {"in": (4, 6), "head": (6, 2)}, SEQUENCE, [6]),
-    (indexed, {"embed": (4, 6), "layers": (3, 6, 6), "head": (6, 2)}, X, [6]),
-    (tiled, {"a": (4, 5), "c": (10, 2)}, X, [5]),
-    (checkpointed, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
+    Model(looked_up, {"table": (9, 5), "head": (5, 2)}, TOKENS, [5]),
+    Model(unrolled, {"in": (4, 6), "head": (6, 2)}, SEQUENCE, [6]),
+    Model(indexed, {"embed": (4, 6), "layers": (3, 6, 6), "head": (6, 2)}, X, [6]),
+    Model(tiled, {"a": (4, 5), "c": (10, 2)}, X, [5]),
+    Model(checkpointed, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
 ]
-IDS = [model.__name__ for model, *_ in MODELS]
+IDS = [model.fn.__name__ for model in MODELS]
+BY_NAME = dict(zip(IDS, MODELS, strict=True))
 
 
 def without(params, units, index, cut):
@@ -252,7 +265,7 @@ def test_no_member_can_be_left_out(model, shapes, x, sizes):
             continue
         for left_out in range(len(units.members)):
             members = [m for i, m in enumerate(units.members) if i != left_out]
-            some = shrink.Units(units.size, tuple(members), units.frozen)
+            some = shrink.UnitGroup(units.size, tuple(members), units.frozen)
             try:
                 out = jax.eval_shape(model, without(params, some, 0, cut=True), x)
             except (TypeError, ValueError):
@@ -324,8 +337,7 @@ def test_inputs_and_outputs_are_frozen():
 
 
 def test_roles_tell_what_a_leaf_does():
-    (shapes,) = (shapes for model, shapes, *_ in MODELS if model is normalized)
-    couplings = shrink.trace(normalized, normal(shapes), IMAGE)
+    couplings = shrink.trace(normalized, normal(BY_NAME["normalized"].shapes), IMAGE)
     roles = {m.leaf: set(m.roles) for m in couplings.free[0].members}
     assert roles["conv"] == {"produces"}
     assert roles["head"] == {"consumes"}

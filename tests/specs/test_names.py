@@ -151,7 +151,7 @@ USERS = {
     "trace": lambda path: shrink.trace(flat, CLASH, X),
     "plan": lambda path: shrink.plan(flat, CLASH, X),
     "apply": lambda path: shrink.apply(shrink.plan(flat, UNIQUE, X), CLASH),
-    "spec": lambda path: shrink.spec(flat, CLASH, X),
+    "group_rules": lambda path: shrink.group_rules(flat, CLASH, X),
     "report": lambda path: shrink.report(flat, CLASH, CLASH, X, repeats=1),
     "save": lambda path: shrink.save(path / "clash", CLASH),
 }

@@ -17,7 +17,7 @@ def rules(model, **options):
     """Return leaves and their axes, rule by rule."""
     fn, params, x = BY_NAME[model]
     found = []
-    for rule in shrink.spec(fn, params, x, **options).rules:
+    for rule in shrink.group_rules(fn, params, x, **options).rules:
         acting = rule.regularizer
         tied = hasattr(acting, "axes")
         axes = acting.axes if tied else acting.geometry.group_axes
@@ -52,10 +52,10 @@ def test_leaves_and_axes(model, side, expected):
 
 def test_positions_of_a_flattened_channel_and_of_a_concatenation():
     fn, params, x = BY_NAME["flattened"]
-    (rule,) = shrink.spec(fn, params, x).rules
+    (rule,) = shrink.group_rules(fn, params, x).rules
     assert rule.regularizer.groups == ((0, 1, 2, 3, 4) * 4,)
     fn, params, x = BY_NAME["concatenated"]
-    (rule,) = shrink.spec(fn, params, x).rules
+    (rule,) = shrink.group_rules(fn, params, x).rules
     (ids,) = rule.regularizer.groups
     # The first operand comes again as the third.
     width = params["a"].shape[1]
@@ -71,7 +71,7 @@ def test_a_channel_whose_pixels_lie_together_is_a_tile():
         return jnp.moveaxis(h, -1, 1).reshape(len(x), -1) @ params["dense"]
 
     params = normal({"conv": (3, 3, 3, 5), "dense": (80, 2)})
-    (rule,) = shrink.spec(fn, params, models.IMAGE).rules
+    (rule,) = shrink.group_rules(fn, params, models.IMAGE).rules
     assert rule == ("dense", rj.group_lasso(-2, block=16), 1.0)
 
 
@@ -82,7 +82,7 @@ CROSSING = "indexed"
 @pytest.mark.parametrize("model", sorted(BY_NAME.keys() - {CROSSING}))
 def test_a_group_of_zeros_is_a_unit_that_goes_and_only_that(model):
     fn, params, x = BY_NAME[model]
-    spec = shrink.spec(fn, params, x)
+    spec = shrink.group_rules(fn, params, x)
     assert not sum(cut.removed.sum() for cut in shrink.plan(fn, params, x).cuts)
     leaves, treedef = jax.tree.flatten(params)
     for bound in {b.leaves: b for b in spec.bind(params) if b.regularizer}.values():
@@ -111,7 +111,7 @@ def test_training_with_the_spec_ends_in_a_smaller_model():
     teacher = jax.tree.map(lambda w: 2 * w, params)
     teacher["down"] = teacher["down"].at[2:].set(0)
     y = fn(teacher, x)
-    spec = shrink.spec(fn, params, x, side="all")
+    spec = shrink.group_rules(fn, params, x, side="all")
     tx = rj.rmda(0.1, spec, 0.02, averaging=0.1)
 
     def step(carry, _):
@@ -152,4 +152,8 @@ def test_where_leaves_statistics_out():
 def test_errors(options, message):
     fn, params, x = BY_NAME["mlp"]
     with pytest.raises(ValueError, match=message):
-        shrink.spec(fn, params, x, **options)
+        shrink.group_rules(fn, params, x, **options)
+
+
+def test_spec_is_an_alias_of_group_rules():
+    assert shrink.spec is shrink.group_rules

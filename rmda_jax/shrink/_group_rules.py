@@ -1,4 +1,4 @@
-"""From couplings to a RegularizerMap: groups that are the units that can be cut."""
+"""From couplings to a RegularizerMap: its groups are the units that can be removed."""
 
 import fnmatch
 import glob
@@ -12,7 +12,7 @@ import numpy as np
 from rmda_jax._types import Params, spec_of
 from rmda_jax.regularizers._on_groups import group_lasso
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._trace import Member, trace
+from rmda_jax.shrink._trace import UnitMember, trace
 from rmda_jax.specs._names import leaf_names
 from rmda_jax.specs._rules import RegularizerMap
 from rmda_jax.specs._ties import tied_group_lasso
@@ -20,7 +20,7 @@ from rmda_jax.specs._ties import tied_group_lasso
 Side = Literal["consumers", "producers", "all"]
 
 
-def spec(
+def group_rules(
     fn: Callable[..., Any],
     params: Params,
     *inputs: Any,
@@ -29,17 +29,17 @@ def spec(
     weighted: bool = True,
     **options: Any,
 ) -> RegularizerMap:
-    r"""Write the rules whose groups are the units of a model that can be cut.
+    r"""Write the rules whose groups are the units of a model that can be removed.
 
     .. math:: \psi(W) = \sum_u \sqrt{|W_u|}\, \|W_u\|_2
 
     where :math:`W_u` are the weights of all leaves that read unit :math:`u`: a channel,
     also of a residual stream, a head, a gated unit. When a group is zero the unit is
-    read by nothing, and `plan` finds it. Every weight is in one group at the most.
+    read by nothing, and `plan` finds it. Every weight is in at most one group.
 
-    Where two sets of units would share weights (heads and the dimensions inside them,
-    producers of one layer and consumers of the next), the set of larger units goes
-    first, and the other stays out. So do units that cannot be cut, units that lie along
+    Where two groups of units would share weights (heads and the dimensions inside them,
+    producers of one layer and consumers of the next), that of the larger units gets a
+    rule, and the other none. Nor do units that cannot be removed, units that lie along
     two axes of one leaf (the kernel of a recurrent state: its rows and columns cross),
     and leaves that no unit touches.
 
@@ -61,7 +61,7 @@ def spec(
 
     Raises:
       ValueError: an unknown side, a pattern that matches nothing, or a model without a
-        unit that can be cut; the message says what freezes them.
+        unit that can be removed; the message says what freezes them.
       TypeError: as in `trace`.
 
     Examples:
@@ -71,7 +71,8 @@ def spec(
       ...     return (gate * (x @ params["up"])) @ params["down"]
       >>> shapes = {"gate": (4, 8), "up": (4, 8), "down": (8, 4)}
       >>> params = {name: jnp.ones(shape) for name, shape in shapes.items()}
-      >>> for rule in shrink.spec(gated, params, jnp.ones((2, 4)), side="all").rules:
+      >>> rules = shrink.group_rules(gated, params, jnp.ones((2, 4)), side="all").rules
+      >>> for rule in rules:
       ...     print(rule.pattern, rule.regularizer)
       ('down', 'gate', 'up') magnitude of groups tied along axes -2, -1, -1
 
@@ -104,10 +105,13 @@ def spec(
     return RegularizerMap(rules)
 
 
-class _Place(NamedTuple):
-    """Where the units of one set lie in one leaf."""
+spec = group_rules  # an alias, the name of before
 
-    member: Member
+
+class _Place(NamedTuple):
+    """Where the units of one group lie in one leaf."""
+
+    member: UnitMember
     shape: tuple[int, ...]
 
     @property
@@ -120,7 +124,7 @@ class _Place(NamedTuple):
         return n_positions * math.prod(self.shape) // self.shape[self.member.axis]
 
 
-def _is_on(side: Side, member: Member) -> bool:
+def _is_on(side: Side, member: UnitMember) -> bool:
     if side == "all":
         return True
     if side == "consumers":
@@ -142,7 +146,7 @@ def _matching(names: Sequence[str], patterns: Iterable[str]) -> set[str]:
 
 
 def _disjoint(sets: list[list[_Place]]) -> list[list[_Place]]:
-    """Return the sets that share no weights, those of the largest units first."""
+    """Return the groups that share no weights, chosen from the largest units on."""
     by_size = lambda places: -sum(place.unit_size for place in places)
     taken: dict[str, tuple[int, set[int]]] = {}
     chosen = []
@@ -150,6 +154,7 @@ def _disjoint(sets: list[list[_Place]]) -> list[list[_Place]]:
         claims = [(p.leaf, p.member.axis, set(p.member.positions.flat)) for p in places]
         free = len({leaf for leaf, _, _ in claims}) == len(claims)
         for leaf, axis, positions in claims:
+            # Along one axis other positions are other weights; two axes cross.
             front, before = taken.get(leaf, (axis, set()))
             free &= front == axis and not before & positions
         if free:
@@ -160,7 +165,7 @@ def _disjoint(sets: list[list[_Place]]) -> list[list[_Place]]:
 
 
 def _bunched(sets: list[list[_Place]]) -> list[list[list[_Place]]]:
-    """Put sets together that share leaves: one rule must say all of a leaf."""
+    """Merge groups that share a leaf, for a leaf may appear in one rule only."""
     bunches: list[list[list[_Place]]] = []
     leaves = lambda bunch: {place.leaf for places in bunch for place in places}
     for places in sets:
@@ -179,6 +184,7 @@ def _rule(bunch: list[list[_Place]], weighted: bool) -> tuple:
     ids: dict[str, np.ndarray] = {}
     n_groups = 0
     for places in bunch:
+        # Position by position, the number of the unit; -1 where none can be removed.
         size = len(places[0].member.positions)
         for member, shape in places:
             axes[member.leaf] = member.axis - len(shape)
@@ -188,6 +194,7 @@ def _rule(bunch: list[list[_Place]], weighted: bool) -> tuple:
     leaves = sorted(axes)
     if len(leaves) == 1:
         (leaf,) = leaves
+        # Units that lie in blocks of one length are an ordinary group LASSO.
         block = len(ids[leaf]) // n_groups
         if np.array_equal(ids[leaf], np.repeat(np.arange(n_groups), block)):
             tiles = None if block == 1 else block

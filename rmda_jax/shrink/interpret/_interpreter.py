@@ -1,0 +1,100 @@
+"""The loop that both interpreters of a jaxpr share, and the rules of the primitives.
+
+As in `JAX's own interpreters
+<https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html>`_,
+every variable of a jaxpr gets a value of another kind than an array: of
+`AxisInterpreter` what its axes are, of `ValueInterpreter` what is known of its entries.
+The files `elementwise`, `shapes`, `contractions`, `reductions`, `indexing` and
+`control_flow` have the two rules of each primitive side by side.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from jax.extend import core
+
+Value = TypeVar("Value")
+
+Path: TypeAlias = tuple[int, ...]
+"""The ids of an equation and of those that call it: calls may share a jaxpr."""
+
+Rule: TypeAlias = Callable[..., Sequence[Any]]
+"""From an interpreter, an equation and the values of its operands to its results'."""
+
+
+class Rules(NamedTuple):
+    """The rules of one primitive."""
+
+    axes: Rule
+    values: Rule
+    views: bool  # the results are the operands with their entries elsewhere
+
+
+RULES: dict[str, Rules] = {}
+"""By the name of the primitive."""
+
+
+def register(names: str, *, axes: Rule, values: Rule, views: bool = False) -> None:
+    """Register the rules of some primitives.
+
+    Args:
+      names: Of the primitives, separated by spaces. They are names, not objects of JAX,
+        so that one table serves all versions: a primitive that the installed version
+        does not have is never met.
+      axes: The rule of `AxisInterpreter`.
+      values: The rule of `ValueInterpreter`; `all_or_nothing` if there is no better.
+      views: Whether the results are the operands with their entries elsewhere, or
+        copies of them. Then they are still the leaf or the contraction that they come
+        from (see `Provenance`).
+    """
+    for name in names.split():
+        assert name not in RULES, f"{name} has rules already"
+        RULES[name] = Rules(axes, values, views)
+
+
+class Interpreter(abc.ABC, Generic[Value]):
+    """Evaluates a jaxpr with values of another kind in place of its arrays."""
+
+    def __init__(self) -> None:
+        self.path: Path = ()  # of the equation that is being evaluated
+
+    @abc.abstractmethod
+    def constant(self, x: Any) -> Value:
+        """Return the value of a literal, or of an array that a jaxpr closes over."""
+
+    @abc.abstractmethod
+    def eval_eqn(self, eqn: Any, *operands: Value) -> Sequence[Value]:
+        """Return the values of the results of one equation, by the primitive's rule."""
+
+    @abc.abstractmethod
+    def eval_unsupported(self, eqn: Any, *operands: Value) -> Sequence[Value]:
+        """Return the values of the results where no rule applies."""
+
+    def eval_jaxpr(
+        self, jaxpr: Any, consts: Sequence[Value], args: Sequence[Value]
+    ) -> list[Value]:
+        """Return the values of the outputs of a jaxpr."""
+        env: dict[Any, Value] = {}
+
+        def read(atom: Any) -> Value:
+            is_literal = isinstance(atom, core.Literal)
+            return self.constant(atom.val) if is_literal else env[atom]
+
+        def write(variables: Sequence[Any], values: Sequence[Value]) -> None:
+            env.update(zip(variables, values, strict=True))
+
+        # As `jax.core.eval_jaxpr`, with the rule of the primitive in place of `bind`.
+        write(jaxpr.constvars, consts)
+        write(jaxpr.invars, args)
+        for eqn in jaxpr.eqns:
+            caller, self.path = self.path, (*self.path, id(eqn))
+            results = self.eval_eqn(eqn, *map(read, eqn.invars))
+            self.path = caller
+            write(eqn.outvars, results)
+        return list(map(read, jaxpr.outvars))
+
+    def eval_closed_jaxpr(self, closed: Any, args: Sequence[Value]) -> list[Value]:
+        """Return the values of the outputs of a jaxpr that brings its constants."""
+        consts = [self.constant(x) for x in closed.consts]
+        return self.eval_jaxpr(closed.jaxpr, consts, args)

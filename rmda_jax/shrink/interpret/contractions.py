@@ -1,0 +1,109 @@
+"""The rules of primitives that sum over units: `dot_general` and convolutions."""
+
+from typing import Any
+
+import numpy as np
+
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
+from rmda_jax.shrink.interpret._index_sets import (
+    IndexSet,
+    freeze,
+    fresh,
+    frozen_if_uniform,
+    length,
+    unify,
+)
+from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._values import (
+    PartialValue,
+    ValueInterpreter,
+    computed,
+    with_provenance,
+)
+
+
+def dot_general_axes(
+    interpreter: AxisInterpreter, eqn: Any, a: AxisValue, b: AxisValue
+) -> list[AxisValue]:
+    """Unify the contracted axes, and those of the batch; pass the others on."""
+    contracted, batch = eqn.params["dimension_numbers"]
+    out = []
+    for i, j in zip(*batch, strict=True):
+        out.append(unify(a.axes[i], b.axes[j]))
+    for i, j in zip(*contracted, strict=True):
+        # A contraction with a constant vector, as in a mean, must keep its length.
+        x, y = (frozen_if_uniform(s, "dot_general") for s in (a.axes[i], b.axes[j]))
+        _ = unify(x, y)
+    for x, inner, outer in zip((a, b), contracted, batch, strict=True):
+        free = [i for i in range(len(x.axes)) if i not in (*inner, *outer)]
+        interpreter.record_role(x, inner, "consumes")
+        interpreter.record_role(x, [*free, *outer], "produces")
+        out += [x.axes[i] for i in free]
+    return [AxisValue(tuple(out))]
+
+
+def convolution_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue, kernel: AxisValue
+) -> list[AxisValue]:
+    """Unify the input channels, pass on the filters, and freeze space and window."""
+    name, numbers = eqn.primitive.name, eqn.params["dimension_numbers"]
+    groups = eqn.params["feature_group_count"]
+    if eqn.params["batch_group_count"] != 1:
+        return freeze_all(interpreter, eqn, x, kernel)
+    batch, channel, *space = numbers.lhs_spec
+    filters, inputs, *window = numbers.rhs_spec
+    for i in window:
+        freeze(kernel.axes[i], "the window of a convolution")
+    for i in space:
+        freeze(x.axes[i], "the space of a convolution")
+    n_in, n_out = length(kernel.axes[inputs]), length(kernel.axes[filters])
+    summed = frozen_if_uniform(kernel.axes[inputs], name)
+    if groups == 1:
+        _ = unify(frozen_if_uniform(x.axes[channel], name), summed)
+        interpreter.record_role(kernel, [inputs], "consumes")
+        produced = kernel.axes[filters]
+    else:
+        # Input channels are groups x n_in, filters groups x (filters of a group). All
+        # groups have equal sizes, so that the same units must go in each of them, or
+        # whole groups. In a depthwise convolution n_in is 1.
+        group = ((IndexSet(groups), groups),)
+        within = fresh(n_out // groups)
+        produced = unify(kernel.axes[filters], group + within)
+        _ = unify(x.axes[channel], group + summed)
+        if n_in > 1:
+            interpreter.record_role(kernel, [inputs], "consumes")
+    interpreter.record_role(kernel, [filters], "produces")
+    shape = eqn.outvars[0].aval.shape
+    axes = [fresh(n, "the space of a convolution") for n in shape]
+    out_batch, out_channel, *_ = numbers.out_spec
+    axes[out_batch], axes[out_channel] = x.axes[batch], produced
+    return [AxisValue(tuple(axes))]
+
+
+def contraction_values(
+    interpreter: ValueInterpreter, eqn: Any, a: PartialValue, b: PartialValue
+) -> list[PartialValue]:
+    """A sum is known if each of its terms is, or has a factor that is known to be 0.
+
+    Contractions of the masks count the unknown terms: unknown times not known to be 0.
+    """
+    interpreter.contractions[interpreter.path] = a, b
+    params = eqn.params | {"preferred_element_type": np.dtype(np.float32)}
+    count = lambda x, y: np.asarray(
+        eqn.primitive.bind(x.astype(np.float32), y.astype(np.float32), **params)
+    )
+    unknown_mask = np.broadcast_to(False, eqn.outvars[0].aval.shape)
+    # Counts are whole numbers; 0.5 leaves room for a backend that rounds.
+    if a.unknown_mask.any():
+        unknown_mask = unknown_mask | (count(a.unknown_mask, ~b.zero) > 0.5)
+    if b.unknown_mask.any():
+        unknown_mask = unknown_mask | (count(~a.zero, b.unknown_mask) > 0.5)
+    out = computed(eqn, (a, b), unknown_mask)
+    # In a loop the result is another array in each iteration: no bias takes them all.
+    if interpreter.loop_depth:
+        return [out]
+    return [with_provenance(out, interpreter.path)]
+
+
+register("dot_general", axes=dot_general_axes, values=contraction_values)
+register("conv_general_dilated", axes=convolution_axes, values=contraction_values)

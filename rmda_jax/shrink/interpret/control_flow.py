@@ -1,0 +1,191 @@
+"""The rules of primitives that call, branch and loop."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh, unify
+from rmda_jax.shrink.interpret._interpreter import Interpreter, register
+from rmda_jax.shrink.interpret._values import (
+    PartialValue,
+    ValueInterpreter,
+    unknown,
+)
+from rmda_jax.shrink.interpret.elementwise import meet
+from rmda_jax.shrink.interpret.indexing import reduce_if_equal
+
+_MAX_PASSES = 8  # through a loop's body; after them nothing is known of its carry
+
+
+def call(interpreter: Interpreter, eqn: Any, *operands: Any) -> Sequence[Any]:
+    """Interpret what is called, whatever the values are."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = eqn.params.get(name)
+        if hasattr(inner, "jaxpr"):
+            return interpreter.eval_closed_jaxpr(inner, operands)
+        if inner is not None:
+            return interpreter.eval_jaxpr(inner, [], operands)
+    return interpreter.eval_unsupported(eqn, *operands)
+
+
+# A leaf stays a leaf inside of what is called: a view.
+register(
+    "pjit jit closed_call core_call remat checkpoint remat2 custom_jvp_call "
+    "custom_vjp_call custom_vjp_call_jaxpr custom_lin",
+    axes=call,
+    values=call,
+    views=True,
+)
+
+
+def cond_axes(
+    interpreter: AxisInterpreter, eqn: Any, index: AxisValue, *operands: AxisValue
+) -> list[AxisValue]:
+    """Unify the outputs of the branches."""
+    del index
+    first, *others = (
+        interpreter.eval_closed_jaxpr(branch, operands)
+        for branch in eqn.params["branches"]
+    )
+    for other in others:
+        first = [AxisValue(_unified(x, y)) for x, y in zip(first, other, strict=True)]
+    return first
+
+
+def cond_values(
+    interpreter: ValueInterpreter,
+    eqn: Any,
+    index: PartialValue,
+    *operands: PartialValue,
+) -> list[PartialValue]:
+    """An entry is known if it is the same in all branches."""
+    del index
+    interpreter.loop_depth += 1
+    first, *others = (
+        interpreter.eval_closed_jaxpr(branch, operands)
+        for branch in eqn.params["branches"]
+    )
+    interpreter.loop_depth -= 1
+    for other in others:
+        first = [meet(x, y) for x, y in zip(first, other, strict=True)]
+    return first
+
+
+register("cond", axes=cond_axes, values=cond_values)
+
+
+def scan_axes(
+    interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
+) -> list[AxisValue]:
+    """Unify the carry before and after; freeze the axis that is scanned over."""
+    n_consts, n_carry = eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
+    slices = []
+    for x in operands[n_consts + n_carry :]:
+        freeze(x.axes[0], "scan")
+        slices.append(AxisValue(x.axes[1:], x.leaf))
+    # The carry may be uniform before the first iteration, as zeros are, and not after.
+    carry = [AxisValue(tuple(map(_varying, x.axes))) for x in carry]
+    out = interpreter.eval_closed_jaxpr(eqn.params["jaxpr"], [*consts, *carry, *slices])
+    carried = [AxisValue(_unified(x, y)) for x, y in zip(carry, out, strict=False)]
+    length = eqn.params["length"]
+    stacked = [AxisValue((fresh(length, "scan"), *y.axes)) for y in out[n_carry:]]
+    return carried + stacked
+
+
+def scan_values(
+    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
+) -> list[PartialValue]:
+    """An entry is known if it is the same in all iterations."""
+    p = eqn.params
+    n_consts, n_carry = p["num_consts"], p["num_carry"]
+    consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
+    if p["length"] == 0:
+        empty = [x.aval for x in eqn.outvars[n_carry:]]
+        return [*carry, *(unknown(x.shape, x.dtype) for x in empty)]
+    # The body is evaluated with the rows of the scanned arrays that are all equal.
+    slices = [
+        reduce_if_equal(x, [0]).move(lambda y: y[0])
+        for x in operands[n_consts + n_carry :]
+    ]
+    body = lambda carry: interpreter.eval_closed_jaxpr(
+        p["jaxpr"], [*consts, *carry, *slices]
+    )
+    carry, out = _fixpoint(interpreter, body, carry)
+    stack = lambda y: np.broadcast_to(y, (p["length"], *y.shape))
+    return [*carry, *(x.move(stack) for x in out[n_carry:])]
+
+
+register("scan", axes=scan_axes, values=scan_values)
+
+
+def while_axes(
+    interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
+) -> list[AxisValue]:
+    """Unify the carry before and after."""
+    n_cond, n_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    of_cond, of_body = operands[:n_cond], operands[n_cond : n_cond + n_body]
+    carry = [
+        AxisValue(tuple(map(_varying, x.axes))) for x in operands[n_cond + n_body :]
+    ]
+    _ = interpreter.eval_closed_jaxpr(eqn.params["cond_jaxpr"], [*of_cond, *carry])
+    out = interpreter.eval_closed_jaxpr(eqn.params["body_jaxpr"], [*of_body, *carry])
+    return [AxisValue(_unified(x, y)) for x, y in zip(carry, out, strict=True)]
+
+
+def while_values(
+    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
+) -> list[PartialValue]:
+    """An entry is known if no iteration changes it."""
+    p = eqn.params
+    n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
+    of_cond, of_body = operands[:n_cond], operands[n_cond : n_cond + n_body]
+
+    def body(carry: Sequence[PartialValue]) -> list[PartialValue]:
+        # The condition may contract arrays, too, whose operands are kept.
+        _ = interpreter.eval_closed_jaxpr(p["cond_jaxpr"], [*of_cond, *carry])
+        return interpreter.eval_closed_jaxpr(p["body_jaxpr"], [*of_body, *carry])
+
+    return list(_fixpoint(interpreter, body, operands[n_cond + n_body :])[0])
+
+
+register("while", axes=while_axes, values=while_values)
+
+
+def _unified(x: AxisValue, y: AxisValue) -> tuple[Axis, ...]:
+    return tuple(unify(a, b) for a, b in zip(x.axes, y.axes, strict=True))
+
+
+def _varying(axis: Axis) -> Axis:
+    """Return an axis that has index sets in place of uniform dims."""
+    return tuple((index_set or IndexSet(n), n) for index_set, n in axis)
+
+
+def _fixpoint(
+    interpreter: ValueInterpreter,
+    body: Callable[[Sequence[PartialValue]], list[PartialValue]],
+    carry: Sequence[PartialValue],
+) -> tuple[Sequence[PartialValue], list[PartialValue]]:
+    """Return what is known of a loop's carry in all iterations, and of its outputs.
+
+    What is known of the carry is that of its start. An iteration can only take away
+    from it: the body is evaluated until it takes nothing away. Then it holds at the
+    start of every iteration, by induction. That may take as many passes as there are
+    entries; after some, all of the carry is taken to be unknown, which always holds.
+    """
+    interpreter.loop_depth += 1
+    out: list[PartialValue] = []
+    for n_passes in itertools.count():
+        out = body(carry)
+        after = [meet(x, y) for x, y in zip(carry, out, strict=False)]
+        pairs = zip(carry, after, strict=True)
+        if all(np.array_equal(x.unknown_mask, y.unknown_mask) for x, y in pairs):
+            break
+        if n_passes == _MAX_PASSES:
+            after = [unknown(x.value.shape, x.value.dtype) for x in after]
+        carry = after
+    interpreter.loop_depth -= 1
+    return carry, out

@@ -1,0 +1,111 @@
+"""The rules of primitives that mix entries along axes: sums, maxima, pooling."""
+
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
+from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length
+from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._values import (
+    PartialValue,
+    ValueInterpreter,
+    all_or_nothing,
+    computed,
+)
+
+
+def reduce_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> list[AxisValue]:
+    """Drop the reduced axes, frozen: without a unit the result would be another."""
+    reduced = eqn.params["axes"]
+    for i in reduced:
+        freeze(x.axes[i], eqn.primitive.name)
+    kept = [axis for i, axis in enumerate(x.axes) if i not in reduced]
+    interpreter.record_role(x, range(len(x.axes)), eqn.primitive.name)
+    return [AxisValue(tuple(kept))]
+
+
+def reduce_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *rest: PartialValue
+) -> list[PartialValue]:
+    """A result is known if all entries that it reduces are."""
+    if rest or len(eqn.outvars) > 1:
+        return all_or_nothing(interpreter, eqn, x, *rest)
+    unknown_mask = x.unknown_mask.any(tuple(eqn.params["axes"]))
+    return [computed(eqn, (x,), np.asarray(unknown_mask))]
+
+
+register(
+    "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin",
+    axes=reduce_axes,
+    values=reduce_values,
+)
+
+
+def cumulative_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> list[AxisValue]:
+    """Freeze the axis along which entries are combined."""
+    del interpreter
+    freeze(x.axes[eqn.params["axis"]], eqn.primitive.name)
+    return [AxisValue(x.axes)]
+
+
+def cumulative_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue
+) -> list[PartialValue]:
+    """A line along the axis is known as a whole, or not at all."""
+    del interpreter
+    line = x.unknown_mask.any(eqn.params["axis"], keepdims=True)
+    return [computed(eqn, (x,), np.broadcast_to(line, x.unknown_mask.shape))]
+
+
+register(
+    "cumsum cumprod cummax cummin cumlogsumexp",
+    axes=cumulative_axes,
+    values=cumulative_values,
+)
+
+
+def pooling_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue, *rest: AxisValue
+) -> list[AxisValue]:
+    """Pass on the axes whose window is 1."""
+    windows, shape = eqn.params["window_dimensions"], eqn.outvars[0].aval.shape
+    name = eqn.primitive.name
+    if rest and any(operand.axes for operand in rest):
+        return freeze_all(interpreter, eqn, x, *rest)
+    axes = list(x.axes)
+    for i, window in enumerate(windows):
+        if window != 1 or shape[i] != length(x.axes[i]):
+            freeze(x.axes[i], name)
+            axes[i] = fresh(shape[i], name)
+    return [AxisValue(tuple(axes)) for _ in eqn.outvars]
+
+
+def pooling_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *rest: PartialValue
+) -> list[PartialValue]:
+    """A window is known if all of its entries are."""
+    p = eqn.params
+    if rest or "window_strides" not in p or "base_dilation" not in p:
+        return all_or_nothing(interpreter, eqn, x, *rest)
+    names = "window_dimensions window_strides padding base_dilation window_dilation"
+    any_unknown = lax.reduce_window(
+        x.unknown_mask.astype(np.uint8),
+        np.uint8(0),
+        lax.max,
+        *(p[name] for name in names.split()),
+    )
+    return [computed(eqn, (x,), np.asarray(any_unknown) > 0)]
+
+
+register(
+    "reduce_window reduce_window_sum reduce_window_max reduce_window_min "
+    "select_and_gather_add",
+    axes=pooling_axes,
+    values=pooling_values,
+)

@@ -1,0 +1,314 @@
+"""The rules of primitives that arrange entries: reshape, transpose, concatenate, ..."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._index_sets import (
+    concatenated,
+    freeze,
+    fresh,
+    length,
+    reshaped,
+    sliced,
+    uniform,
+    unify,
+)
+from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._values import (
+    PartialValue,
+    ValueInterpreter,
+    all_or_nothing,
+    computed,
+    moved,
+)
+
+
+def transpose_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> list[AxisValue]:
+    """Permute the axes."""
+    del interpreter
+    axes = tuple(x.axes[i] for i in eqn.params["permutation"])
+    return [AxisValue(axes, x.leaf)]
+
+
+register(
+    "transpose",
+    axes=transpose_axes,
+    values=moved(lambda x, params: x.transpose(params["permutation"])),
+    views=True,
+)
+
+
+def reshape_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> list[AxisValue]:
+    """Split and merge the axes in C order."""
+    del interpreter
+    if eqn.params.get("dimensions") is not None:
+        raise NotImplementedError("a reshape that permutes")
+    axes = reshaped(x.axes, eqn.outvars[0].aval.shape)
+    return [AxisValue(tuple(axes), x.leaf)]
+
+
+register(
+    "reshape",
+    axes=reshape_axes,
+    values=moved(lambda x, params: x.reshape(params["new_sizes"])),
+    views=True,
+)
+
+
+def squeeze_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> list[AxisValue]:
+    """Drop axes of length 1."""
+    del interpreter
+    axes = reshaped(x.axes, eqn.outvars[0].aval.shape)
+    return [AxisValue(tuple(axes), x.leaf)]
+
+
+register(
+    "squeeze",
+    axes=squeeze_axes,
+    values=moved(lambda x, params: x.squeeze(params["dimensions"])),
+    views=True,
+)
+
+
+def broadcast_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue, *_: AxisValue
+) -> list[AxisValue]:
+    """Add axes along which all values are the same."""
+    del interpreter
+    shape = eqn.params["shape"]
+    axes = [uniform(n) for n in shape]
+    places = eqn.params["broadcast_dimensions"]
+    for axis, place in zip(x.axes, places, strict=True):
+        # An axis of length 1 is stretched: then it is uniform, too.
+        if length(axis) == shape[place]:
+            axes[place] = axis
+    return [AxisValue(tuple(axes), x.leaf)]
+
+
+# As `jax.lax.broadcast_in_dim`, but of NumPy arrays, which are not copied.
+def _broadcast(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+    wide = np.ones(len(params["shape"]), int)
+    wide[list(params["broadcast_dimensions"])] = x.shape
+    return np.broadcast_to(x.reshape(wide), params["shape"])
+
+
+register("broadcast_in_dim", axes=broadcast_axes, values=moved(_broadcast), views=True)
+
+
+def tile_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
+    """Repeat axes, each as a whole: the copies are a uniform dim, the slower one."""
+    del interpreter
+    rows = zip(x.axes, eqn.params["reps"], strict=True)
+    return [AxisValue(tuple(uniform(n) + axis if n > 1 else axis for axis, n in rows))]
+
+
+register(
+    "tile",
+    axes=tile_axes,
+    values=moved(lambda x, params: np.tile(x, params["reps"])),
+    views=True,
+)
+
+
+def rev_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
+    """Freeze the axes that are reversed: the last index stands where the first was."""
+    del interpreter
+    for i in eqn.params["dimensions"]:
+        freeze(x.axes[i], eqn.primitive.name)
+    return [AxisValue(x.axes)]
+
+
+register(
+    "rev",
+    axes=rev_axes,
+    values=moved(lambda x, params: np.flip(x, params["dimensions"])),
+    views=True,
+)
+
+
+def slice_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
+    """Split the index sets at the ends of the slice."""
+    del interpreter
+    starts, stops = eqn.params["start_indices"], eqn.params["limit_indices"]
+    strides = eqn.params["strides"] or [1] * len(starts)
+    axes = []
+    for axis, start, stop, stride in zip(x.axes, starts, stops, strides, strict=True):
+        # Strides pick every second unit or so: which, changes when one goes.
+        if stride == 1:
+            axes.append(sliced(axis, start, stop))
+        else:
+            freeze(axis, "a slice with strides")
+            axes.append(fresh(-(-(stop - start) // stride), "a slice with strides"))
+    return [AxisValue(tuple(axes), x.leaf)]
+
+
+def _slice(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+    strides = params["strides"] or [1] * x.ndim
+    return x[
+        tuple(map(slice, params["start_indices"], params["limit_indices"], strides))
+    ]
+
+
+register("slice", axes=slice_axes, values=moved(_slice), views=True)
+
+
+def split_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
+    """Split the index set of one axis at the ends of the pieces."""
+    del interpreter
+    place, results, start = eqn.params["axis"], [], 0
+    for size in map(int, eqn.params["sizes"]):
+        axes = list(x.axes)
+        axes[place] = sliced(axes[place], start, start + size)
+        results.append(AxisValue(tuple(axes), x.leaf))
+        start += size
+    return results
+
+
+def split_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue
+) -> list[PartialValue]:
+    """Split what is known."""
+    del interpreter
+    axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"])
+    pieces = lambda i: lambda y: np.split(y, ends[:-1], axis)[i]
+    return [x.move(pieces(i)) for i in range(len(ends))]
+
+
+register("split", axes=split_axes, values=split_values)
+
+
+def concatenate_axes(
+    interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
+) -> list[AxisValue]:
+    """Make the concatenated axis a sum of index sets; unify the others."""
+    del interpreter
+    dimension = eqn.params["dimension"]
+    axes = list(operands[0].axes)
+    for operand in operands[1:]:
+        axes = [
+            a if i == dimension else unify(a, b)
+            for i, (a, b) in enumerate(zip(axes, operand.axes, strict=True))
+        ]
+    axes[dimension] = concatenated([x.axes[dimension] for x in operands])
+    return [AxisValue(tuple(axes))]
+
+
+def concatenate_values(
+    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
+) -> list[PartialValue]:
+    """Concatenate what is known."""
+    del interpreter
+    concatenate = lambda arrays: np.concatenate(arrays, eqn.params["dimension"])
+    return [_combined(concatenate, operands)]
+
+
+register("concatenate", axes=concatenate_axes, values=concatenate_values)
+
+
+def stack_axes(
+    interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
+) -> list[AxisValue]:
+    """Unify all axes, and add a frozen one along which the operands are stacked."""
+    del interpreter
+    axes = list(operands[0].axes)
+    for operand in operands[1:]:
+        axes = [unify(a, b) for a, b in zip(axes, operand.axes, strict=True)]
+    axes.insert(eqn.params["axis"], fresh(len(operands), "stack"))
+    return [AxisValue(tuple(axes))]
+
+
+def stack_values(
+    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
+) -> list[PartialValue]:
+    """Stack what is known."""
+    del interpreter
+    stack = lambda arrays: np.stack(arrays, eqn.params["axis"])
+    return [_combined(stack, operands)]
+
+
+register("stack", axes=stack_axes, values=stack_values)
+
+
+def unstack_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> list[AxisValue]:
+    """Drop one axis, frozen, for its length is the number of results."""
+    del interpreter
+    axes = list(x.axes)
+    freeze(axes.pop(eqn.params["axis"]), "unstack")
+    return [AxisValue(tuple(axes), x.leaf) for _ in eqn.outvars]
+
+
+def unstack_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue
+) -> list[PartialValue]:
+    """Take what is known apart."""
+    del interpreter
+    first = x.move(lambda y: np.moveaxis(y, eqn.params["axis"], 0))
+    return [first.move(lambda y, i=i: y[i]) for i in range(len(eqn.outvars))]
+
+
+register("unstack", axes=unstack_axes, values=unstack_values)
+
+
+def pad_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue, fill: AxisValue
+) -> list[AxisValue]:
+    """Pass on the axes that are not padded."""
+    del interpreter, fill
+    axes = []
+    config, shape = eqn.params["padding_config"], eqn.outvars[0].aval.shape
+    for axis, padding, n in zip(x.axes, config, shape, strict=True):
+        if any(padding):
+            # How much is padded may be the function's own number.
+            freeze(axis, "pad")
+            axis = fresh(n, "pad")
+        axes.append(axis)
+    return [AxisValue(tuple(axes))]
+
+
+def pad_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue, fill: PartialValue
+) -> list[PartialValue]:
+    """Pad what is known."""
+    del interpreter
+    # The mask is padded like the array: with True if the padding value is unknown.
+    unknown_mask = eqn.primitive.bind(
+        x.unknown_mask, np.asarray(fill.unknown_mask), **eqn.params
+    )
+    return [computed(eqn, (x, fill), np.asarray(unknown_mask))]
+
+
+register("pad", axes=pad_axes, values=pad_values)
+
+
+def iota_axes(interpreter: AxisInterpreter, eqn: Any) -> list[AxisValue]:
+    """Freeze the axis whose positions are numbered: a number counts those before it."""
+    del interpreter
+    place = eqn.params["dimension"]
+    shape = eqn.outvars[0].aval.shape
+    axes = [fresh(n, "iota") if i == place else uniform(n) for i, n in enumerate(shape)]
+    return [AxisValue(tuple(axes))]
+
+
+register("iota", axes=iota_axes, values=all_or_nothing)  # of no operands: all
+
+
+def _combined(
+    combine: Callable[[Sequence[np.ndarray]], np.ndarray],
+    operands: Sequence[PartialValue],
+) -> PartialValue:
+    """Combine the values and the masks of several arrays alike."""
+    return PartialValue(
+        combine([x.value for x in operands]),
+        combine([x.unknown_mask for x in operands]),
+    )
