@@ -48,6 +48,8 @@ HOW = {
     "make demo": AS_IT_IS,
     "make clean": AS_IT_IS,
     "make test": BY_CI,
+    "make quick": AS_IT_IS,
+    "make strict": AS_IT_IS,
     'make test ARGS="tests/shrink -k plan"': AS_IT_IS,
     'RMDA_LONG=1 make test ARGS="-n 0 tests/docs/test_commands.py"': ITSELF,
     "make check": BY_CI,

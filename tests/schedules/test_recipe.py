@@ -136,7 +136,7 @@ def test_numbers_may_be_arrays_of_rank_zero():
         lambda c: rj.rmda(0.1, rj.l1(), 0.1, averaging=c),
         lambda c: rj.ramda(0.1, rj.l1(), 0.1, averaging=c),
         lambda c: rj.proxsgd(0.1, rj.l1(), 0.1, averaging=c),
-        lambda c: rj.proxsgd_adaptive(rj.l1(), 0.1, averaging=c),
+        lambda c: rj.proxsgd_adaptive(0.1, rj.l1(), 0.1, averaging=c),
         lambda c: rj.stages(0.1, [5], averaging=c),
     ],
     ids=["rmda", "ramda", "proxsgd", "proxsgd_adaptive", "stages"],

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rmda_jax.transforms._rigl import rigl, rigl_params
+from rmda_jax.transforms._rigl import rigl
+from rmda_jax.transforms._rigl_params import rigl_params
 
 SHAPES = {"conv": {"kernel": (3, 3, 4, 8), "bias": (8,)}, "head": {"kernel": (16, 10)}}
 METHODS = {

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from rmda_jax.transforms._masks import DISTRIBUTIONS
-from rmda_jax.transforms._rigl import rigl, rigl_params
+from rmda_jax.transforms._rigl import rigl
+from rmda_jax.transforms._rigl_params import rigl_params
 from tests.transforms._sparse import (
     ADAM,
     INNERS,

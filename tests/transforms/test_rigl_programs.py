@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from rmda_jax.transforms._rigl import RigLState, rigl, rigl_params
+from rmda_jax.transforms._rigl import RigLState, rigl
+from rmda_jax.transforms._rigl_params import rigl_params
 from tests.transforms._sparse import (
     ADAM,
     LABELS,

@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import rmda_jax as rj
-from rmda_jax.transforms._rigl import rigl, rigl_params
+from rmda_jax.transforms._rigl import rigl
+from rmda_jax.transforms._rigl_params import rigl_params
 from tests._x64 import float64
 from tests.fixtures import trajectories
 
