@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import wide_dtype
-from rmda_jax.specs._rules import Spec
+from rmda_jax.specs._resolve import RegularizerSpec
 from rmda_jax.transforms._structured import iterate_parts
 
 
@@ -83,7 +83,7 @@ def support_stable_since(supports: Any) -> jax.Array:
     return jnp.max(jnp.where(differs, jnp.arange(1, length + 1), 0)).astype(jnp.int32)
 
 
-def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
+def stationarity(opt_state: Any, regularizer: RegularizerSpec) -> jax.Array:
     r"""Return how far the structured iterate is from stationary.
 
     .. math:: \operatorname{dist}(-\bar G_t, \lambda\,\partial\psi(\hat W_t))
@@ -119,7 +119,7 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
     return jnp.sqrt(total)
 
 
-def nondegeneracy_margin(opt_state: Any, regularizer: Spec) -> jax.Array:
+def nondegeneracy_margin(opt_state: Any, regularizer: RegularizerSpec) -> jax.Array:
     r"""Return how safely the zero groups stay zero, by the averaged gradient.
 
     .. math:: \min_{g:\, \hat W_g = 0} 1 - \frac{\|\bar G_g\|}{\lambda w_g\varphi'(0)}
@@ -146,7 +146,7 @@ def nondegeneracy_margin(opt_state: Any, regularizer: Spec) -> jax.Array:
     return jnp.min(jnp.stack([jnp.asarray(jnp.inf), *margins]))
 
 
-def _certificates(opt_state: Any, regularizer: Spec):
+def _certificates(opt_state: Any, regularizer: RegularizerSpec):
     """Yield per part: what acts, the structured iterate, minus gradient, strength."""
     for part in iterate_parts(opt_state, regularizer)[0]:
         x = part.structured()

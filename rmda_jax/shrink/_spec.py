@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, spec_of
-from rmda_jax.regularizers._on_groups import group_lasso
+from rmda_jax.regularizers.named._groups import group_lasso
+from rmda_jax.regularizers.named._products import tied_group_lasso
 from rmda_jax.shrink._trace import Member, trace
+from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
-from rmda_jax.specs._rules import RegularizerMap
-from rmda_jax.specs._ties import tied_group_lasso
 
 Side = Literal["consumers", "producers", "all"]
 

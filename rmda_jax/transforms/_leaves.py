@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from rmda_jax.specs._bound import Bound
-from rmda_jax.specs._ties import Tie
+from rmda_jax.specs._leaf_rules import LeafRule
 
 
 class Prox(NamedTuple):
@@ -33,7 +32,7 @@ Step: TypeAlias = Generator[Prox, jax.Array, tuple[jax.Array, ...]]
 def map_leaves(
     step: Callable[..., Step],
     n_out: int,
-    bounds: Sequence[Bound],
+    bounds: Sequence[LeafRule],
     *trees: Any,
     then: Callable[[jax.Array | None], None] = lambda n_steps: None,
 ) -> list[Any]:
@@ -71,7 +70,7 @@ def map_leaves(
 
 
 def map_leaves_in_turn(
-    step: Callable[..., Step], n_out: int, bounds: Sequence[Bound], *trees: Any
+    step: Callable[..., Step], n_out: int, bounds: Sequence[LeafRule], *trees: Any
 ) -> list[Any]:
     """As `map_leaves`, one leaf after another, so that they share temporaries.
 
@@ -100,7 +99,9 @@ def map_leaves_in_turn(
     return map_leaves(lambda *x: step(zero, *x), n_out, bounds, *trees, then=wait)
 
 
-def _check_alike(bounds: Sequence[Bound], columns: Sequence[list[jax.Array]]) -> None:
+def _check_alike(
+    bounds: Sequence[LeafRule], columns: Sequence[list[jax.Array]]
+) -> None:
     """Raise unless the trees of a state are like the params, the first of the columns.
 
     Those of other params would broadcast, or come to the wrong leaf, and go on.
@@ -121,14 +122,14 @@ def _check_alike(bounds: Sequence[Bound], columns: Sequence[list[jax.Array]]) ->
 
 
 def _answer(
-    bound: Bound, asked: Sequence[Prox]
+    bound: LeafRule, asked: Sequence[Prox]
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
     """Return the prox of one leaf, or of all leaves of a tie, and its steps."""
     acting, first = bound.regularizer, asked[0]
     centers = lambda: [one.center(*one.operands) for one in asked]
     if acting is None:
         return centers(), None
-    tied = isinstance(acting, Tie)
+    tied = bound.is_tied
     pack = tuple if tied else lambda several: several[0]
     step_size = first.step_size * bound.multiplier
     if first.metric is None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, AdamState
 from rmda_jax.transforms._common import check_updates
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
@@ -15,7 +15,7 @@ from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
 
 def proxgen(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     b1: ScalarOrSchedule = 0.9,
@@ -93,7 +93,7 @@ def proxgen(
         delta, mu, nu, nu_max = map_leaves_in_turn(
             lambda zero, *leaf: _leaf_step(now, t, amsgrad, inner, zero, *leaf),
             4,
-            bind(regularizer, params),
+            resolve(regularizer, params),
             params,
             updates,
             state.mu,

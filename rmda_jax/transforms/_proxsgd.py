@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._common import (
     accumulators,
     check_hyperparameter,
@@ -28,7 +28,7 @@ class ProxSGDState(NamedTuple):
 
 def proxsgd(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     averaging: ScalarOrSchedule = 0.1,
@@ -80,7 +80,7 @@ def proxsgd(
 
     def init_fn(params: Params) -> ProxSGDState:
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
         mu = accumulators(params, accumulator_dtype)
         return ProxSGDState(count=jnp.zeros((), jnp.int32), mu=mu)
 
@@ -100,7 +100,7 @@ def proxsgd(
             new = yield Prox(center, (w_wide, mu, eta_), eta * lam)
             return (new - w_wide).astype(w.dtype), mu
 
-        bounds = bind(regularizer, params)
+        bounds = resolve(regularizer, params)
         delta, mu = map_leaves(step, 2, bounds, params, updates, state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
         return delta, ProxSGDState(count=count, mu=mu)

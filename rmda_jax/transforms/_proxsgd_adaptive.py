@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._common import (
     accumulators,
     check_hyperparameter,
@@ -37,7 +37,7 @@ def _authors_averaging(count: ArrayLike) -> jax.Array:
 
 
 def proxsgd_adaptive(
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     learning_rate: ScalarOrSchedule = _authors_step,
@@ -58,7 +58,7 @@ def proxsgd_adaptive(
 
     As :math:`W_t` is a convex combination it is never exactly structured: `proxsgd` is
     the variant with unit step that papers compare with. Constraints go into the
-    regularizer, such as ``box_l1(-1, 1)``.
+    regularizer, such as ``boxed(l1(), -1, 1)``.
 
     Args:
       regularizer: A `RegularizerMap`, one regularizer, or a pytree prefix.
@@ -97,7 +97,7 @@ def proxsgd_adaptive(
 
     def init_fn(params: Params) -> ProxSGDAdaptiveState:
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
         return ProxSGDAdaptiveState(
             count=jnp.zeros((), jnp.int32),
             mu=accumulators(params, accumulator_dtype),
@@ -125,7 +125,7 @@ def proxsgd_adaptive(
             change = (step_.astype(wide) * (new - w_wide)).astype(w.dtype)
             return change, mu, nu
 
-        bounds = bind(regularizer, params)
+        bounds = resolve(regularizer, params)
         delta_w, mu, nu = map_leaves_in_turn(
             step, 3, bounds, params, updates, state.mu, state.nu
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._adam import AdamOptions, AdamState
 from rmda_jax.transforms._common import check_updates
 from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
@@ -15,7 +15,7 @@ from rmda_jax.transforms._leaves import Prox, Step, map_leaves_in_turn
 
 def proxssi(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     b1: ScalarOrSchedule = 0.9,
@@ -99,7 +99,7 @@ def proxssi(
             new = yield Prox(lambda x: x, (new,), step_size, metric, options)
             return (new - w_wide).astype(w.dtype), mu, nu
 
-        bounds = bind(regularizer, params)
+        bounds = resolve(regularizer, params)
         delta, mu, nu = map_leaves_in_turn(
             step, 3, bounds, params, updates, state.mu, state.nu
         )

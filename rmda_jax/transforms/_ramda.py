@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._common import (
     ProxArguments,
     accumulators,
@@ -63,7 +63,7 @@ class RAMDAState(NamedTuple):
 
 def ramda(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     averaging: ScalarOrSchedule = 0.01,
@@ -155,7 +155,7 @@ def ramda(
         delta, grad_sum, grad_sq_sum, anchor = map_leaves_in_turn(
             lambda zero, *leaf: _leaf_step(now, c, inner, zero, *leaf),
             4,
-            bind(regularizer, params),
+            resolve(regularizer, params),
             params,
             updates,
             state.grad_sum,
@@ -178,9 +178,11 @@ def ramda(
     )
 
 
-def _initial_state(regularizer: Spec, params: Params, dtype: Any) -> RAMDAState:
+def _initial_state(
+    regularizer: RegularizerSpec, params: Params, dtype: Any
+) -> RAMDAState:
     check_params(params)
-    _ = bind(regularizer, params)
+    _ = resolve(regularizer, params)
     real = jnp.result_type(float)
     # An array for each field: a buffer that two of them share cannot be donated.
     return RAMDAState(

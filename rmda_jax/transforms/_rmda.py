@@ -23,7 +23,7 @@ import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._common import (
     ProxArguments,
     accumulators,
@@ -62,7 +62,7 @@ class RMDAState(NamedTuple):
 
 def rmda(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     averaging: ScalarOrSchedule = 0.01,
@@ -147,7 +147,7 @@ def rmda(
 
     def init_fn(params: Params) -> RMDAState:
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
         real = jnp.result_type(float)
         # An array for each field: a buffer that two of them share cannot be donated.
         return RMDAState(
@@ -173,7 +173,7 @@ def rmda(
         delta, grad_sum, anchor = map_leaves(
             lambda *leaf: _leaf_step(now, c, *leaf),
             3,
-            bind(regularizer, params),
+            resolve(regularizer, params),
             params,
             updates,
             state.grad_sum,

@@ -2,34 +2,38 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from rmda_jax._types import Params, Scalar, spec_of
+from rmda_jax._types import Params, Scalar
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
-from rmda_jax.specs._bound import Bound, acting
-from rmda_jax.specs._names import is_placeholder, leaf_names
+from rmda_jax.specs import _leaf_rules
+from rmda_jax.specs._leaf_rules import LeafRule, check_fit, check_not_empty
+from rmda_jax.specs._names import leaf_names
 from rmda_jax.specs._report import table
-from rmda_jax.specs._ties import Tie
-
-Spec: TypeAlias = Any
-"""A RegularizerMap, one Regularizer for every leaf, or a pytree prefix of the params
-with a Regularizer or None (leave alone) at its leaves."""
 
 
 class Rule(NamedTuple):
     """One rule: leaves whose name matches ``pattern`` get ``regularizer``.
 
-    A `Tie` has a pattern for each of its leaves.
+    A regularizer of groups that span leaves has a pattern for each of them.
     """
 
     pattern: str | tuple[str, ...]
-    regularizer: Regularizer | Tie | None
+    regularizer: Regularizer | None
     multiplier: float = 1.0
+
+    def __str__(self) -> str:
+        factor = "" if self.multiplier == 1 else f", {self.multiplier:g}"
+        return f"({self.pattern!r}, {self.regularizer}{factor})"
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether its regularizer acts on several leaves together."""
+        return self.regularizer is not None and self.regularizer.n_leaves is not None
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -37,7 +41,7 @@ class Rule(NamedTuple):
         return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
 
 
-@dataclasses.dataclass(frozen=True, init=False)
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
 class RegularizerMap:
     """Ordered rules that say which regularizer acts where in a pytree.
 
@@ -47,7 +51,7 @@ class RegularizerMap:
     The first match wins, the multiplier scales the strength on the leaf, a regularizer
     ``None`` exempts the leaf, and leaves that no rule matches are not regularized.
     Groups that span leaves take a tuple of patterns, each for one leaf, and a
-    `tied_group_lasso`.
+    regularizer such as `tied_group_lasso` or one made by `on_tied_groups`.
 
     Maps are frozen and hashable. They are matched anew whenever they are used, at
     trace time, and never stored in an optimizer state.
@@ -82,6 +86,9 @@ class RegularizerMap:
             )
         object.__setattr__(self, "rules", checked)
 
+    def __repr__(self) -> str:
+        return f"RegularizerMap([{', '.join(map(str, self.rules))}])"
+
     def value(self, params: Params) -> jax.Array:
         r"""Return the sum of ``multiplier * psi(leaf)`` over the regularized leaves.
 
@@ -92,9 +99,9 @@ class RegularizerMap:
           Scalar; the strength is yours to multiply.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return value(self, params)
+        return _leaf_rules.total_value(self.resolve(params), params)
 
     def prox(self, params: Params, step_size: Scalar) -> Params:
         """Apply every leaf's prox with ``multiplier * step_size``.
@@ -107,9 +114,9 @@ class RegularizerMap:
           Pytree like ``params``; unregularized leaves are returned as they are.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return prox(self, params, step_size)
+        return _leaf_rules.prox(self.resolve(params), params, step_size)
 
     def support(self, params: Params) -> Any:
         """Return every regularized leaf's active units, as `Regularizer.support`.
@@ -122,9 +129,9 @@ class RegularizerMap:
           groups of a tie are flagged at its first leaf, with None at the others.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return support(self, params)
+        return _leaf_rules.support(self.resolve(params), params)
 
     def snap(self, params: Params) -> Params:
         """Restore what rounding blurred, as `Regularizer.snap` on every leaf.
@@ -136,9 +143,9 @@ class RegularizerMap:
           Pytree like ``params``.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return snap(self, params)
+        return _leaf_rules.snap(self.resolve(params), params)
 
     def report(self, params: Params) -> str:
         """Return a table: leaf, shape, regularizer, units, their size, zero units.
@@ -150,18 +157,19 @@ class RegularizerMap:
           The table as text, one line per leaf and a line of totals.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return table(self.bind(params), params)
+        return table(self.resolve(params), params)
 
-    def bind(self, params: Params) -> list[Bound]:
+    def resolve(self, params: Params) -> list[LeafRule]:
         """Match the rules against a tree.
 
         Args:
           params: Pytree of arrays, tracers or `jax.ShapeDtypeStruct`.
 
         Returns:
-          One entry per leaf, in flattening order; ``acting`` has each tie but once.
+          One rule per leaf, in flattening order. A regularizer that acts on several
+          leaves together stands at each of them.
 
         Raises:
           TypeError: a regularized leaf is not real floating.
@@ -172,9 +180,9 @@ class RegularizerMap:
         names = leaf_names(params)
         leaves = jax.tree.leaves(params)
         if not leaves:
-            _check_not_empty(params)
+            check_not_empty(params)
             return []
-        bounds = [Bound(name, None, 1.0, (i,)) for i, name in enumerate(names)]
+        resolved = [LeafRule(name, None, 1.0, (i,)) for i, name in enumerate(names)]
         owners = [self._owner(name) for name in names]
         for index, rule in enumerate(self.rules):
             taken = [
@@ -184,7 +192,7 @@ class RegularizerMap:
             for pattern, places in zip(rule.patterns, taken, strict=True):
                 if not places:
                     raise ValueError(_unused_message(pattern, names))
-                if isinstance(rule.regularizer, Tie) and len(places) > 1:
+                if rule.is_tied and len(places) > 1:
                     raise ValueError(
                         f"pattern '{pattern}' of a tie must match one parameter, got "
                         f"{', '.join(names[i] for i in places)}. Give each a pattern "
@@ -192,10 +200,10 @@ class RegularizerMap:
                     )
             tied = tuple(i for places in taken for i in places)
             for i in tied:
-                together = tied if isinstance(rule.regularizer, Tie) else (i,)
-                bounds[i] = Bound(names[i], *rule[1:], together)
-        _check_fit(bounds, leaves)
-        return bounds
+                together = tied if rule.is_tied else (i,)
+                resolved[i] = LeafRule(names[i], *rule[1:], together)
+        check_fit(resolved, leaves)
+        return resolved
 
     def _owner(self, name: str) -> tuple[int, int] | None:
         """Return which pattern of which rule takes a leaf: the first that matches."""
@@ -205,79 +213,6 @@ class RegularizerMap:
             for place, pattern in enumerate(rule.patterns)
         )
         return next(((i, j) for i, j, p in patterns if _matches(p, name)), None)
-
-
-def bind(spec: Spec, params: Params) -> list[Bound]:
-    """Resolve any form of spec against a tree: one `Bound` per leaf.
-
-    Args:
-      spec: A RegularizerMap, one Regularizer (then it acts on every leaf), or a pytree
-        prefix of ``params`` with a Regularizer or None at its leaves.
-      params: Pytree of arrays, tracers or `jax.ShapeDtypeStruct`.
-
-    Returns:
-      One entry per leaf, in flattening order.
-
-    Raises:
-      TypeError, ValueError: as in `RegularizerMap.bind`; ``spec`` is none of these.
-    """
-    if isinstance(spec, RegularizerMap):
-        return spec.bind(params)
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        _check_not_empty(params)
-        return []
-    if isinstance(spec, Regularizer):
-        regularizers = [spec] * len(leaves)
-    else:
-        regularizers = _broadcast_prefix(spec, params)
-    bounds = [
-        Bound(name, regularizer, 1.0, (i,))
-        for i, (name, regularizer) in enumerate(
-            zip(leaf_names(params), regularizers, strict=True)
-        )
-    ]
-    _check_fit(bounds, leaves)
-    return bounds
-
-
-def value(spec: Spec, params: Params) -> jax.Array:
-    """Return the sum of ``multiplier * psi(leaf)``; see `RegularizerMap.value`."""
-    leaves = jax.tree.leaves(params)
-    terms = [
-        bound.multiplier * bound.regularizer.value(bound.of(leaves))
-        for bound in acting(bind(spec, params))
-    ]
-    return sum(terms, jnp.zeros(()))
-
-
-def prox(spec: Spec, params: Params, step_size: Scalar) -> Params:
-    """Apply every leaf's prox; see `RegularizerMap.prox`."""
-    return _map(
-        spec, params, lambda b, x: b.regularizer.prox(x, step_size * b.multiplier)
-    )
-
-
-def snap(spec: Spec, params: Params) -> Params:
-    """Restore the structure of every leaf; see `RegularizerMap.snap`."""
-    return _map(spec, params, lambda b, x: b.regularizer.snap(x))
-
-
-def support(spec: Spec, params: Params) -> Any:
-    """Return the active units of every leaf; see `RegularizerMap.support`."""
-    leaves, treedef = jax.tree.flatten(params)
-    flags: list[Any] = [None] * len(leaves)
-    for bound in acting(bind(spec, params)):
-        flags[min(bound.leaves)] = bound.regularizer.support(bound.of(leaves))
-    return jax.tree.unflatten(treedef, flags)
-
-
-def _map(spec: Spec, params: Params, fn: Callable[[Bound, Any], Any]) -> Any:
-    leaves, treedef = jax.tree.flatten(params)
-    out = list(leaves)
-    for bound in acting(bind(spec, params)):
-        bound.put(out, fn(bound, bound.of(leaves)))
-    return jax.tree.unflatten(treedef, out)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -290,14 +225,9 @@ def _matches(pattern: str, name: str) -> bool:
 def _check_rule(rule: Any) -> Rule:
     try:
         rule = Rule(*rule)
-        tied = isinstance(rule.regularizer, Tie)
-        ok = (
-            tied
-            or rule.regularizer is None
-            or isinstance(rule.regularizer, Regularizer)
-        )
-        ok &= isinstance(rule.pattern, tuple if tied else str)
-        ok &= all(isinstance(pattern, str) for pattern in rule.patterns)
+        ok = rule.regularizer is None or isinstance(rule.regularizer, Regularizer)
+        ok = ok and isinstance(rule.pattern, tuple if rule.is_tied else str)
+        ok = ok and all(isinstance(pattern, str) for pattern in rule.patterns)
     except TypeError:
         ok = False
     if not ok:
@@ -306,37 +236,14 @@ def _check_rule(rule: Any) -> Rule:
             "multiplier), with a tuple of patterns for a tie and one pattern for all "
             f"else, got {rule!r}."
         )
-    if isinstance(rule.regularizer, Tie) and len(rule.patterns) != len(
-        rule.regularizer.axes
-    ):
+    n_leaves = 1 if rule.regularizer is None else rule.regularizer.n_leaves or 1
+    if len(rule.patterns) != n_leaves:
         raise ValueError(
-            f"a tie along axes {rule.regularizer.axes} needs as many patterns, got "
-            f"{rule.pattern}."
+            f"{rule.regularizer} needs as many patterns as it ties leaves, {n_leaves}, "
+            f"got {rule.pattern}."
         )
     check_parameter(f"multiplier of rule '{rule.pattern}'", rule.multiplier, at_least=0)
     return rule
-
-
-def _check_fit(bounds: list[Bound], leaves: list) -> None:
-    specs = [spec_of(leaf) for leaf in leaves]
-    for bound in acting(bounds):
-        shape = bound.of([shape for shape, _ in specs])
-        names = "', '".join(bounds[i].name for i in bound.leaves)
-        try:
-            bound.regularizer.check(shape, bound.of([dtype for _, dtype in specs]))
-        except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"{bound.regularizer} does not fit parameter '{names}' of shape "
-                f"{shape}: {error}"
-            ) from error
-
-
-def _check_not_empty(params: Params) -> None:
-    if not is_placeholder(params):
-        raise ValueError(
-            f"the tree of params is empty, got {params!r}. Pass the parameters that "
-            "the regularizer is to act on."
-        )
 
 
 def _unused_message(pattern: str, names: list[str]) -> str:
@@ -350,33 +257,3 @@ def _unused_message(pattern: str, names: list[str]) -> str:
         f"rule '{pattern}' matches no parameter. The names are: "
         f"{', '.join(names)}. Patterns are shell globs in which * crosses /."
     )
-
-
-def _broadcast_prefix(spec: Spec, params: Params) -> list[Regularizer | None]:
-    def is_leaf(node: Any) -> bool:
-        return node is None or isinstance(node, Regularizer)
-
-    def spread(regularizer: Any, subtree: Any) -> list:
-        if not is_leaf(regularizer):
-            raise TypeError(
-                "`regularizer` must be a RegularizerMap, a Regularizer, or a pytree "
-                f"prefix of the params with these or None at its leaves, got "
-                f"{regularizer!r}."
-            )
-        return [_Box(regularizer)] * len(jax.tree.leaves(subtree))
-
-    try:
-        spread_tree = jax.tree.map(spread, spec, params, is_leaf=is_leaf)
-    except ValueError as error:
-        raise ValueError(
-            f"the pytree of regularizers is no prefix of the params, whose names are "
-            f"{', '.join(leaf_names(params))}: {error}"
-        ) from error
-    return [box.content for box in jax.tree.leaves(spread_tree)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Box:
-    """Keeps None a leaf while trees are mapped."""
-
-    content: Regularizer | None
