@@ -137,8 +137,11 @@ def _answer(
         result, n_steps = acting.prox_at(first.center, operands, step_size), None
     else:
         metric = pack([one.metric for one in asked])
+        options = dict(first.options)
+        if "start" in options:
+            options["start"] = pack([one.options["start"] for one in asked])
         result, n_steps = acting.counted_metric_prox(
-            pack(centers()), step_size, metric, **first.options
+            pack(centers()), step_size, metric, **options
         )
     return result if tied else [result], n_steps
 

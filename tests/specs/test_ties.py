@@ -164,7 +164,7 @@ def test_metrics_and_report_count_a_tie_once():
         ),
         (
             lambda: rj.RegularizerMap([(("a",), TIE)]),
-            "as many patterns as it ties leaves",
+            "as many patterns as it ties",
         ),
         (
             lambda: rj.RegularizerMap([(("a", "b", "*"), TIE)]).value(
