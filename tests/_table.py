@@ -19,8 +19,8 @@ CONV, DENSE, ATTENTION = (3, 3, 4, 5), (6, 7), (8, 2, 4)
 VECTOR, NARROW, SINGLE, NUMBER = (12,), (4, 1), (1,), ()
 # Tied along the first, last and middle axis.
 LEAVES = ((4, 3), (2, 8), (2, 5, 3))
-# Two positions per group in the second leaf, one of no group in the third.
-POSITIONS = (None, (0, 1, 2, 3, 3, 2, 1, 0), (2, 1, -1, 0, 3))
+# Two positions per group in the second leaf, and of one group in the third.
+POSITIONS = (None, (0, 1, 2, 3, 3, 2, 1, 0), (2, 1, 0, 0, 3))
 TIE = {"group_axes": (0, -1, 1), "groups": POSITIONS}
 
 

@@ -69,8 +69,7 @@ def lenet5(options: Options) -> Case:
         params = imposed(fn, params, images, share=0.62)
         zeros = "imposed on 62 % of its units"
         return Case("LeNet-5, large", zeros, fn, params, images)
-    saved, _ = rj.shrink.load(options.params)
-    nnx.replace_by_pure_dict(params, saved)
+    params, _ = rj.shrink.load(options.params, like=params)
     data = load_images("fashion_mnist", options.data_dir)
     test = Split(np.asarray(normalize(data.test.images, data.spec)), data.test.labels)
     zeros = "RMDA on Fashion-MNIST"

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import wide_dtype
+from rmda_jax.specs._names import leaf_names, leaves_in_order_of
 from rmda_jax.specs._resolve import RegularizerSpec
 from rmda_jax.transforms._structured import iterate_parts
 
@@ -15,19 +16,32 @@ def support_distance(first: Any, second: Any) -> jax.Array:
 
     Args:
       first: Tree of boolean arrays, as `RegularizerMap.support` gives it.
-      second: Another of the same structure.
+      second: Another of the same params; leaves are matched by name.
 
     Returns:
       Scalar, int32: the Hamming distance, 0 iff the structures are the same.
+
+    Raises:
+      ValueError: the trees differ in a name or in a shape.
 
     Examples:
       >>> rj.metrics.support_distance(jnp.array([True, False]), jnp.array([True, True]))
       Array(1, dtype=int32)
     """
-    different = jax.tree.map(
-        lambda a, b: jnp.sum(a != b, dtype=jnp.int32), first, second
-    )
-    return sum(jax.tree.leaves(different), jnp.zeros((), jnp.int32))
+    remedy = "Pass supports of the same params."
+    demand = "both supports must have the same names"
+    others = leaves_in_order_of(first, second, demand, remedy)
+    total = jnp.zeros((), jnp.int32)
+    for name, a, b in zip(
+        leaf_names(first), jax.tree.leaves(first), others, strict=True
+    ):
+        if jnp.shape(a) != jnp.shape(b):
+            raise ValueError(
+                f"both supports must have as many units, got {jnp.shape(a)} and "
+                f"{jnp.shape(b)} for parameter '{name}'. {remedy}"
+            )
+        total += jnp.sum(a != b, dtype=jnp.int32)
+    return total
 
 
 def stable_since(

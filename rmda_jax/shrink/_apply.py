@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import tree_map_with_path
 
 from rmda_jax._types import Params
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._retrace import Conflict
-from rmda_jax.specs._names import canonical_name
+from rmda_jax.specs._names import leaf_names
 
 
 def apply(
@@ -43,7 +42,8 @@ def apply(
     Raises:
       ValueError: the function keeps a size of its own, so that it would run on the
         small params with wrong values (not if ``rebuilt``, nor if not ``folds``).
-      ValueError: a leaf that the plan cuts has neither its old shape nor none.
+      ValueError: a leaf that the plan cuts has neither its old shape nor none, or two
+        leaves have the same name.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -64,15 +64,15 @@ def apply(
             "`rebuilt=True`."
         )
 
-    def leaf(path: Any, x: Any) -> Any:
-        segments = canonical_name(path).split("/")
-        found = _match(plan, segments)
+    def leaf(place: str, x: Any) -> Any:
+        found = _match(plan, place.split("/"))
         if found is None or not hasattr(x, "shape"):
             return x
         prefix, name = found
         return sliced(plan, name, x, folds=folds or "anchor" in prefix)
 
-    return tree_map_with_path(leaf, tree)
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten(map(leaf, leaf_names(tree), leaves))
 
 
 def unfollowed(conflicts: Sequence[Conflict]) -> str:

@@ -83,8 +83,9 @@ def slice_module(plan: Plan, module: Any) -> Any:
       None for a module that is changed in place, else the smaller module.
 
     Raises:
-      ValueError: no array of the module is in the plan, one has another shape, or the
-        module keeps a size of its own that is none of these attributes.
+      ValueError: no array of the module is in the plan, one has another shape, it
+        could be one of several in the plan, or the module keeps a size of its own that
+        is none of these attributes.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -141,6 +142,12 @@ def _names(plan: Plan, module: Any) -> dict[str, str]:
                 names[place] = place
             elif len(longer) == 1:
                 names[place] = longer[0]
+            elif any(plan.widths[x] != plan.shapes[x] for x in longer):
+                raise ValueError(
+                    f"the array '{place}' of the module could be any of "
+                    f"{', '.join(longer)} in the plan. Pass an object that holds the "
+                    "module as an attribute of the name that it has in the plan."
+                )
     return names
 
 

@@ -12,7 +12,7 @@ import jax
 from rmda_jax._types import Params, Shape, spec_of
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._verify import Difference, verify
-from rmda_jax.specs._names import leaf_names
+from rmda_jax.specs._names import leaf_names, leaves_in_order_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +121,7 @@ def report(
     """
     if repeats < 1:
         raise ValueError(f"`repeats` must be positive, got {repeats}.")
-    names, small_names = leaf_names(params), leaf_names(small_params)
-    if names != small_names:
-        differing = sorted(set(names) ^ set(small_names))
-        raise ValueError(
-            "both trees must have the same leaves, got in only one of them "
-            f"{', '.join(differing)}. Pass what `apply` returned for these params."
-        )
+    layers = _layers(params, small_params, plan)
     runs = [
         jax.jit(lambda p, *x, run=run: run(p, *x, **options))
         .lower(p, *inputs)
@@ -143,7 +137,7 @@ def report(
         repeats,
     )
     return Report(
-        layers=_layers(names, *trees, plan),
+        layers=layers,
         parameters=Change(*(sum(map(_size, jax.tree.leaves(t))) for t in trees)),
         disk_bytes=Change(*(sum(map(_n_bytes, jax.tree.leaves(t))) for t in trees)),
         flops=Change(*map(_flops, runs)),
@@ -154,13 +148,18 @@ def report(
     )
 
 
-def _layers(
-    names: list[str], params: Params, small: Params, plan: Plan | None
-) -> tuple[Layer, ...]:
-    shapes = [[spec_of(x)[0] for x in jax.tree.leaves(t)] for t in (params, small)]
+def _layers(params: Params, small: Params, plan: Plan | None) -> tuple[Layer, ...]:
+    small_leaves = leaves_in_order_of(
+        params,
+        small,
+        "`small_params` must have the names of `params`",
+        "Pass what `apply` returned for these params.",
+    )
+    rows = zip(leaf_names(params), jax.tree.leaves(params), small_leaves, strict=True)
     layers: dict[str, list[tuple[Shape, Shape]]] = {}
-    for name, *pair in zip(names, *shapes, strict=True):
-        layers.setdefault(name.rpartition("/")[0], []).append(tuple(pair))
+    for name, *pair in rows:
+        old, new = (spec_of(x)[0] for x in pair)
+        layers.setdefault(name.rpartition("/")[0], []).append((old, new))
     found = []
     for name, pairs in layers.items():
         if plan is not None and all(old == new for old, new in pairs):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import tree_flatten_with_path
 
 from rmda_jax._types import Params
 
@@ -64,15 +65,18 @@ def verify(
     new = jax.jit(lambda p, *x: (small_fn or fn)(p, *x, **options))(
         small_params, *inputs
     )
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
+    # By their paths: an ordered dictionary equals others that hold another order.
+    outputs = [dict(tree_flatten_with_path(tree)[0]) for tree in (old, new)]
+    shapes = [{path: x.shape for path, x in out.items()} for out in outputs]
     if shapes[0] != shapes[1]:
+        shown = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
         raise ValueError(
-            f"both functions must put out the same shapes, got {shapes[0]} and "
-            f"{shapes[1]}."
+            f"both functions must put out the same shapes, got {shown[0]} and "
+            f"{shown[1]}."
         )
     max_abs, scale = 0.0, 0.0
-    for x, y in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    for path, x in outputs[0].items():
+        x, y = np.asarray(x, np.float64), np.asarray(outputs[1][path], np.float64)
         # NaN counts: it is not left out of a maximum.
         max_abs = max(max_abs, float(np.max(np.abs(x - y), initial=0)), key=_nan_last)
         scale = max(scale, float(np.max(np.abs(x), initial=0)), key=_nan_last)

@@ -173,9 +173,9 @@ class RegularizerMap:
 
         Raises:
           TypeError: a regularized leaf is not real floating.
-          ValueError: the tree is empty, a rule matches nothing or is hidden behind
-            earlier ones, a pattern of a tie matches several leaves, or a regularizer
-            does not fit the shape of its leaf.
+          ValueError: the tree is empty, two leaves have the same name, a rule matches
+            nothing or is hidden behind earlier ones, a pattern of a tie matches several
+            leaves, or a regularizer does not fit the shape of its leaf.
         """
         names = leaf_names(params)
         leaves = jax.tree.leaves(params)

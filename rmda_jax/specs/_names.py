@@ -1,14 +1,18 @@
 """One canonical name per leaf, the same under every framework."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
+import optax
 from jax.tree_util import (
     DictKey,
     FlattenedIndexKey,
     GetAttrKey,
     KeyPath,
     SequenceKey,
+    keystr,
+    tree_flatten_with_path,
 )
 
 
@@ -17,8 +21,9 @@ def canonical_name(path: KeyPath) -> str:
 
     Two wrappers leave no trace. A boxed array (an NNX ``Variable``, linen's
     ``Partitioned``) adds an attribute ``value`` below its dict key; NNX shows it to
-    ``init`` and not to ``update``. Linen's ``variables`` keep the parameters below a
-    top-level key ``params``. Haiku's ``~`` segments (``mlp/~/linear_0``) are dropped.
+    ``init`` and not to ``update``. (`leaf_names` drops that of a ``Variable`` below any
+    key.) Linen's ``variables`` keep the parameters below a top-level key ``params``.
+    Haiku's ``~`` segments (``mlp/~/linear_0``) are dropped.
 
     Args:
       path: Key path of the leaf, as `jax.tree_util.tree_flatten_with_path` gives it.
@@ -35,16 +40,78 @@ def canonical_name(path: KeyPath) -> str:
         path = path[:-1]
     if len(path) >= 2 and path[0] == DictKey("params"):
         path = path[1:]
-    segments = "/".join(_key_name(key) for key in path).split("/")
+    segments = "/".join(key_name(key) for key in path).split("/")
     return "/".join(segment for segment in segments if segment != "~")
 
 
 def leaf_names(tree: Any) -> list[str]:
-    """Return the canonical names of a tree's leaves, in flattening order."""
-    return [
-        canonical_name(path)
-        for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
+    """Return the canonical names of a tree's leaves, in flattening order.
+
+    Raises:
+      ValueError: two leaves have the same name, so that it could mean either.
+    """
+    paths = [
+        path for path, _ in tree_flatten_with_path(tree, is_leaf=is_boxed_array)[0]
     ]
+    names = [canonical_name(path) for path in paths]
+    first: dict[str, KeyPath] = {}
+    for name, path in zip(names, paths, strict=True):
+        other = first.setdefault(name, path)
+        if other is not path:
+            raise ValueError(
+                f"two leaves have the same name '{name}': {keystr(other)} and "
+                f"{keystr(path)}. A name is the keys joined by '/', without Haiku's "
+                "'~' and a leading 'params'. Rename one of the keys, in Haiku by "
+                "another name for the module."
+            )
+    return names
+
+
+def leaves_in_order_of(
+    like: Any, tree: Any, demand: str, remedy: str, *, masked: bool = False
+) -> list[Any]:
+    """Return the leaves of a tree in the order of another tree with the same names.
+
+    Two containers may hold the same leaves in different orders: JAX sorts the keys of a
+    dictionary, and the strings "0", "1", "10", "2" come in another order than integers
+    or the items of a list.
+
+    Args:
+      like: The tree whose order counts, usually the params.
+      tree: The other one.
+      demand: What an error says of ``tree``: that it must have these names.
+      remedy: What an error says last.
+      masked: Whether ``tree`` may leave out leaves, where it has `optax.MaskedNode`.
+
+    Returns:
+      One entry per leaf of ``like``; None where ``tree`` has `optax.MaskedNode`.
+
+    Raises:
+      ValueError: a leaf is in only one of the trees.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    if treedef == jax.tree.structure(like):
+        return leaves
+    names, wanted = leaf_names(tree), leaf_names(like)
+    found = dict(zip(names, leaves, strict=True))
+    left_out = _masked_names(tree) if masked else []
+    missing = [
+        name
+        for name in wanted
+        if name not in found and not any(_lies_in(name, node) for node in left_out)
+    ]
+    check_names(missing, found.keys() - set(wanted), demand, remedy)
+    return [found.get(name) for name in wanted]
+
+
+def check_names(
+    missing: Collection[str], unexpected: Collection[str], demand: str, remedy: str
+) -> None:
+    """Raise a ValueError if names are missing, or there are others than expected."""
+    kinds = {"missing": missing, "unexpected": unexpected}
+    found = [f"{kind}: {', '.join(sorted(x))}" for kind, x in kinds.items() if x]
+    if found:
+        raise ValueError(f"{demand}; {'; '.join(found)}. {remedy}")
 
 
 def is_placeholder(tree: Any) -> bool:
@@ -59,7 +126,28 @@ def is_placeholder(tree: Any) -> bool:
     )
 
 
-def _key_name(key: Any) -> str:
+def is_box(node: Any) -> bool:
+    """Return whether a node of a tree is an NNX variable, which holds an array."""
+    return hasattr(node, "__jax_array__")
+
+
+def is_boxed_array(node: Any) -> bool:
+    """Return whether a box holds one leaf; a quantized array consists of several."""
+    return is_box(node) and len(jax.tree.leaves(node)) == 1
+
+
+def _masked_names(tree: Any) -> list[str]:
+    is_masked = lambda node: isinstance(node, optax.MaskedNode)
+    nodes = tree_flatten_with_path(tree, is_leaf=is_masked)[0]
+    return [canonical_name(path) for path, node in nodes if is_masked(node)]
+
+
+def _lies_in(name: str, node: str) -> bool:
+    return node in ("", name) or name.startswith(f"{node}/")
+
+
+def key_name(key: Any) -> str:
+    """Return a key of a path as it stands in names."""
     match key:
         case DictKey(key=name) | FlattenedIndexKey(key=name):
             return str(name)

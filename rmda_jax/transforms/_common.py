@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule, spec_of, wide_dtype
-from rmda_jax.specs._names import leaf_names
+from rmda_jax.specs._names import is_box, leaf_names, leaves_in_order_of
 
 NO_PARAMS_MESSAGE = (
     "`params` must be passed to `update`, got None. The proximal step starts from the "
@@ -154,16 +154,43 @@ def check_updates(updates: Any, params: Params | None) -> None:
             )
 
 
+_REMEDY = "It belongs to other params: call `init` with these, or restore theirs."
+
+
+def state_leaves(params: Params, tree: Any, *, masked: bool = False) -> list[Any]:
+    """Return the arrays of a tree in a state, each where the param of its name stands.
+
+    A restored state may hold them in another order, see `leaves_in_order_of`. Those of
+    other params would broadcast, or come to the wrong leaf, and go on.
+
+    Args:
+      params: The params.
+      tree: Tree of arrays like the params.
+      masked: Whether `optax.MaskedNode` may stand for some; the entry is None there.
+
+    Returns:
+      One entry per leaf of the params.
+
+    Raises:
+      ValueError: the trees differ in a name or in a shape.
+    """
+    demand = "the optimizer state must have the names of the params"
+    leaves = leaves_in_order_of(params, tree, demand, _REMEDY, masked=masked)
+    for i, (w, x) in enumerate(zip(jax.tree.leaves(params), leaves, strict=True)):
+        if x is not None and jnp.shape(x) != spec_of(w)[0]:
+            raise ValueError(
+                f"the optimizer state must have the shape of parameter "
+                f"'{leaf_names(params)[i]}', {spec_of(w)[0]}, got {jnp.shape(x)}. "
+                f"{_REMEDY}"
+            )
+    return [None if x is None else jnp.asarray(x) for x in leaves]
+
+
 def is_step(count: jax.Array, steps: tuple[int, ...]) -> ArrayLike:
     """Return whether ``count`` is among the static ``steps``."""
     if not steps:
         return False
     return jnp.any(count == jnp.asarray(steps, count.dtype))
-
-
-def is_box(node: Any) -> bool:
-    """Return whether a node of a tree is an NNX variable, which holds an array."""
-    return hasattr(node, "__jax_array__")
 
 
 def unboxed(tree: Any) -> Any:

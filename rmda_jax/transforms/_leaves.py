@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.transforms._common import state_leaves
 
 
 class Prox(NamedTuple):
@@ -43,18 +44,17 @@ def map_leaves(
         no regularizer acts the result is the centre.
       n_out: How many; a tree may have no leaves to tell.
       bounds: What acts on each leaf, in flattening order.
-      *trees: Trees with as many leaves as there are bounds; the results take the
-        structure of the first.
+      *trees: The params, and trees like them: what they hold of one leaf is found by
+        its name. The results take the structure of the params.
       then: Called after each prox with the steps that it took, None if it took none.
 
     Returns:
       ``n_out`` trees.
 
     Raises:
-      ValueError: the trees differ in their number of leaves or in a shape.
+      ValueError: the trees differ in a name or in a shape.
     """
-    columns = [[jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees]
-    _check_alike(bounds, columns)
+    columns = [state_leaves(trees[0], tree) for tree in trees]
     leaves = list(zip(*columns, strict=True))
     rows: list[Any] = [None] * len(leaves)
     for i, bound in enumerate(bounds):
@@ -97,28 +97,6 @@ def map_leaves_in_turn(
             zero = jnp.minimum(n_steps, 0)  # which XLA cannot know to be 0
 
     return map_leaves(lambda *x: step(zero, *x), n_out, bounds, *trees, then=wait)
-
-
-def _check_alike(
-    bounds: Sequence[LeafRule], columns: Sequence[list[jax.Array]]
-) -> None:
-    """Raise unless the trees of a state are like the params, the first of the columns.
-
-    Those of other params would broadcast, or come to the wrong leaf, and go on.
-    """
-    remedy = "It belongs to other params: call `init` with these, or restore theirs."
-    for column in columns:
-        if len(column) != len(bounds):
-            raise ValueError(
-                "the optimizer state must have an array for each of the "
-                f"{len(bounds)} parameters, got {len(column)}. {remedy}"
-            )
-        for bound, w, x in zip(bounds, columns[0], column, strict=True):
-            if x.shape != w.shape:
-                raise ValueError(
-                    "the optimizer state must have the shape of parameter "
-                    f"'{bound.name}', {w.shape}, got {x.shape}. {remedy}"
-                )
 
 
 def _answer(

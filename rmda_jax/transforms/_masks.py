@@ -15,7 +15,7 @@ from rmda_jax.regularizers.named._entries import l0
 from rmda_jax.regularizers.solvers._top_k import keep_largest
 from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
-from rmda_jax.transforms._common import check_hyperparameter, evaluate
+from rmda_jax.transforms._common import check_hyperparameter, evaluate, state_leaves
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,8 +115,7 @@ class Masks:
                 for mask, w, score, target in rows
             ]
 
-        trees = (masks, params, grads)
-        leaves = [[jnp.asarray(x) for x in jax.tree.leaves(tree)] for tree in trees]
+        leaves = [state_leaves(params, tree) for tree in (masks, params, grads)]
         new = lax.cond(due, change, lambda masks, *_: masks, *leaves)
         staying = [new & old for new, old in zip(new, leaves[0], strict=True)]
         treedef = jax.tree.structure(params)

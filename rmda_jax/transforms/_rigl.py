@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.transforms._common import check_params, check_updates
+from rmda_jax.transforms._common import check_params, check_updates, state_leaves
 from rmda_jax.transforms._masks import Masks
 
 
@@ -215,6 +215,7 @@ def masked_params(opt_state: Any, params: Params) -> Params:
 
     Raises:
       TypeError: no state of `rigl` in ``opt_state``.
+      ValueError: the state belongs to other params.
 
     Examples:
       >>> params = jnp.ones((2, 8))
@@ -230,9 +231,12 @@ def masked_params(opt_state: Any, params: Params) -> Params:
             f"`opt_state` holds no state of rigl, got {type(opt_state).__name__}. Pass "
             "the state its `init` or `update` returned."
         )
+    leaves, treedef = jax.tree.flatten(params)
     for state in states:
-        params = _masked(state.masks, params)
-    return params
+        masks = state_leaves(params, state.masks, masked=True)
+        rows = zip(masks, leaves, strict=True)
+        leaves = [x if m is None else jnp.where(m, x, 0) for m, x in rows]
+    return treedef.unflatten(leaves)
 
 
 def _checked(inner: Any) -> optax.GradientTransformationExtraArgs:

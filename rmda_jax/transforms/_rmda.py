@@ -120,7 +120,8 @@ def rmda(
         ``update``, a leaf is not real floating.
       ValueError: a number out of range, restart steps negative or not ascending; at
         ``init`` or ``update``, a rule matches nothing, a regularizer does not fit its
-        leaf, params are missing, or gradients do not match them.
+        leaf, two leaves have the same name, params are missing, or gradients or the
+        state do not match them.
 
     Examples:
       >>> tx = rj.rmda(0.5, rj.group_lasso(0), strength=0.1, averaging=1.0)

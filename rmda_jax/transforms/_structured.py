@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from rmda_jax._types import Params
+from rmda_jax._types import Params, spec_of
 from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.specs._names import is_box
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
-from rmda_jax.transforms._common import StructuredState, is_box, unboxed
+from rmda_jax.transforms._common import StructuredState, state_leaves, unboxed
 
 
 def structured_params(
@@ -30,7 +31,8 @@ def structured_params(
       regularizer: The one the transformation was built with; with `optax.partition`,
         one map for all of its parts together.
       params: Fills the leaves that `optax.masked` kept from the transformation; without
-        it they stay `optax.MaskedNode`.
+        it they stay `optax.MaskedNode`. The result takes their structure: leaves are
+        matched by name.
 
     Returns:
       Pytree like the params, in the accumulator dtype, or in the dtype of ``params``
@@ -38,8 +40,9 @@ def structured_params(
 
     Raises:
       TypeError: no state of a structured transformation in ``opt_state``.
-      ValueError: no update was made yet, two states hold the same leaf, or something
-        that changes updates stands after the transformation in an `optax.chain`.
+      ValueError: no update was made yet, two states hold the same leaf, something that
+        changes updates stands after the transformation in an `optax.chain`, or
+        ``params`` have other names or shapes.
 
     Examples:
       >>> tx = optax.chain(optax.clip(1.0), rj.rmda(0.1, rj.l1(), 0.5, averaging=0.1))
@@ -237,13 +240,14 @@ def _pick(*nodes: Any) -> Any:
 
 
 def _fill(structured: Params, params: Params) -> Params:
-    def pick(new: Any, old: Any) -> Any:
-        return old if _is_masked(new) else new.astype(old.dtype)
-
-    filled = jax.tree.map(
-        pick, unboxed(structured), unboxed(params), is_leaf=_is_masked
+    old, treedef = jax.tree.flatten(params)
+    new = state_leaves(params, structured, masked=True)
+    return treedef.unflatten(
+        [
+            jnp.asarray(w) if x is None else x.astype(spec_of(w)[1])
+            for w, x in zip(old, new, strict=True)
+        ]
     )
-    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(filled))
 
 
 def _is_masked(node: Any) -> bool:

@@ -42,7 +42,8 @@ def check_lowers(name, what, function, *arguments):
 
 
 def test_factories_are_all_listed():
-    assert _table.ARGUMENTS.keys() == _table.public_factories()
+    tied = {"tied_group_lasso", "on_tied_groups"}
+    assert _table.ARGUMENTS.keys() | tied == _table.public_factories()
 
 
 X = jax.ShapeDtypeStruct((3, 8, 4), jnp.float32)
@@ -147,6 +148,11 @@ FUNCTIONS = {
     "masked_params": (rj.masked_params, rigl_state, start),
     "tied_group_lasso": (
         lambda a, b: rj.tied_group_lasso((0, 1)).prox((a, b), 0.5),
+        lambda: jnp.ones((4, 3)),
+        lambda: jnp.ones((2, 4)),
+    ),
+    "on_tied_groups": (
+        lambda a, b: rj.on_tied_groups(rj.mcp(), (0, 1)).metric_prox((a, b), 0.5, 2.0),
         lambda: jnp.ones((4, 3)),
         lambda: jnp.ones((2, 4)),
     ),

@@ -97,7 +97,7 @@ def test_extra_arguments_pass_by(row):
     [
         (lambda x: x[:1], r"parameter '.*', \(8,\), got \(1,\)"),
         (lambda x: jnp.zeros((2, *x.shape)), r"\(8,\), got \(2, 8\)"),
-        (lambda x: [x, x], r"each of the 4 parameters, got 8"),
+        (lambda x: [x, x], r"missing: conv/bias, .*unexpected: conv/bias/0, conv"),
     ],
     ids=["broadcasts", "wider", "another tree"],
 )

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import rmda_jax as rj
-from tests._table import LEAVES, TIE
+from tests._table import LEAVES
 from tests._x64 import float64
 
+# Two positions per group in the second leaf, one of no group in the third.
+POSITIONS = (None, (0, 1, 2, 3, 3, 2, 1, 0), (2, 1, -1, 0, 3))
+TIE = {"group_axes": (0, -1, 1), "groups": POSITIONS}
 PENALTIES = [
     rj.l1(),
     rj.elastic_net(0.7),

@@ -280,3 +280,20 @@ def test_a_module_that_is_not_planned_is_an_error():
     _, plan = planned()
     with pytest.raises(ValueError, match="must hold arrays that the plan names, got"):
         shrink.slice_module(plan, nnx.Embed(2, 3, rngs=nnx.Rngs(0)))
+
+
+def test_a_module_that_could_be_one_of_two_is_an_error():
+    class Holder:
+        pass
+
+    params, _ = planned()
+    both = {"left": params, "right": params}
+    fn = lambda p, x: mlp(p["left"], x) + mlp(p["right"], x)
+    plan = shrink.plan(fn, both, X)
+    holder, module = Holder(), Holder()
+    vars(module).update(params)
+    with pytest.raises(ValueError, match="'in' of the module could be any of left/in,"):
+        shrink.slice_module(plan, module)
+    holder.left = module
+    shrink.slice_module(plan, holder)
+    assert_equal(vars(module), shrink.apply(plan, both)["left"])

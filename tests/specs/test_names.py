@@ -9,6 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
+import rmda_jax as rj
+from rmda_jax import shrink
 from rmda_jax.specs._names import is_placeholder, leaf_names
 
 X = jnp.ones((1, 4))
@@ -34,6 +36,20 @@ def haiku_params():
     return net.init(jax.random.key(0), X)
 
 
+def haiku_clash():
+    """Return params of a layer made in `__init__` and of one made in `__call__`."""
+
+    class Block(hk.Module):
+        def __init__(self):
+            super().__init__("block")
+            self.linear = hk.Linear(4)
+
+        def __call__(self, x):
+            return hk.Linear(4)(self.linear(x))
+
+    return hk.transform(lambda x: Block()(x)).init(jax.random.key(0), X)
+
+
 NNX_STATE = nnx.state(NNXNet(), nnx.Param)
 TREES = {
     "dict": ({"conv": {"kernel": X}, "b": X}, ["b", "conv/kernel"]),
@@ -49,6 +65,10 @@ TREES = {
     "equinox": (
         eqx.filter(eqx.nn.MLP(4, 3, 2, 1, key=jax.random.key(0)), eqx.is_array),
         ["layers/0/weight", "layers/0/bias", "layers/1/weight", "layers/1/bias"],
+    ),
+    "nnx variables outside a state": (
+        [nnx.Param(X), {"w": nnx.Param(X)}],
+        ["0", "1/w"],
     ),
     "a leaf called value": ({"attention": {"value": X}}, ["attention/value"]),
     "a layer called params": ({"a": {"params": {"w": X}}}, ["a/params/w"]),
@@ -76,3 +96,68 @@ def test_placeholders_of_optax_are_recognised():
     optax.tree.map_params(tx, lambda v: v, state)
     assert is_placeholder(seen[-1])
     assert not jax.tree.leaves(seen[-1])
+
+
+CLASHES = {
+    "haiku": (
+        haiku_clash(),
+        "block/linear/b",
+        ["['block/linear']['b']", "['block/~/linear']['b']"],
+    ),
+    "a slash": ({"a": {"b": X}, "a/b": X}, "a/b", ["['a']['b']", "['a/b']"]),
+    "a leading params": (
+        {"params": {"w": X}, "w": X},
+        "w",
+        ["['params']['w']", "['w']"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_two_leaves_of_one_name_are_an_error(case):
+    tree, name, paths = CLASHES[case]
+    with pytest.raises(ValueError, match=f"have the same name '{name}'") as caught:
+        leaf_names(tree)
+    assert " and ".join(paths) in str(caught.value)
+    assert "Rename one of the keys" in str(caught.value)
+
+
+def flat(params, x):
+    return sum(jnp.tanh(x * w).sum() for w in jax.tree.leaves(params))
+
+
+CLASH = CLASHES["a slash"][0]
+UNIQUE = {"a": {"b": X}, "c": X}
+SPECS = {
+    "map": rj.RegularizerMap([("*", rj.l1())]),
+    "one": rj.l1(),
+    "prefix": {"a": rj.l1(), "a/b": None},
+}
+USERS = {
+    **{
+        f"init by {name}": lambda path, s=s: rj.rmda(0.1, s, 0.1).init(CLASH)
+        for name, s in SPECS.items()
+    },
+    "resolve": lambda path: SPECS["map"].resolve(CLASH),
+    "prox": lambda path: SPECS["map"].prox(CLASH, 0.1),
+    "report of a map": lambda path: SPECS["map"].report(CLASH),
+    "ramda": lambda path: rj.ramda(0.1, rj.l1(), 0.1).init(CLASH),
+    "proxsgd": lambda path: rj.proxsgd(0.1, rj.l1(), 0.1).init(CLASH),
+    "proxsgd_adaptive": lambda path: rj.proxsgd_adaptive(rj.l1(), 0.1).init(CLASH),
+    "proxgen": lambda path: rj.proxgen(0.1, rj.l1(), 0.1).init(CLASH),
+    "proxssi": lambda path: rj.proxssi(0.1, rj.l1(), 0.1).init(CLASH),
+    "rigl": lambda path: rj.rigl(optax.sgd(0.1), 0.5, grow=None).init(CLASH),
+    "sparsity": lambda path: rj.metrics.sparsity(CLASH, rj.l1()),
+    "trace": lambda path: shrink.trace(flat, CLASH, X),
+    "plan": lambda path: shrink.plan(flat, CLASH, X),
+    "apply": lambda path: shrink.apply(shrink.plan(flat, UNIQUE, X), CLASH),
+    "spec": lambda path: shrink.spec(flat, CLASH, X),
+    "report": lambda path: shrink.report(flat, CLASH, CLASH, X, repeats=1),
+    "save": lambda path: shrink.save(path / "clash", CLASH),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_who_goes_by_names_turns_down_two_of_one_name(user, tmp_path):
+    with pytest.raises(ValueError, match=r"the same name 'a/b': \['a'\]\['b'\] and "):
+        USERS[user](tmp_path)
