@@ -7,11 +7,9 @@ Groups, singular values, levels and sets differ only in how they answer.
 
 The public methods here do once what every answer needs: they check shape and dtype,
 widen bfloat16 and float16 to float32, and cast the result back. A concrete regularizer
-implements the underscored hooks on wide arrays, and nothing else. In all of them
-
-- ``t`` is the step size, an array of rank 0 of the wide dtype;
-- ``d`` is a positive diagonal metric (a preconditioner) of the array's shape;
-- ``eps`` is the rounding unit of the array before it was widened.
+implements the underscored hooks on wide arrays, and nothing else. In all of them ``t``
+is the step size, an array of rank 0; ``d`` a positive diagonal metric, or
+preconditioner, of the array's shape; ``eps`` the rounding unit before widening.
 
 Groups that span leaves act on a tuple of arrays. Then `n_leaves` says of how many, and
 methods and hooks take and return tuples wherever they say ``Arrays``.
@@ -40,13 +38,13 @@ class Regularizer(OnLeaves, abc.ABC):
 
     Instances are frozen, hashable and picklable and hold structure only: the strength
     :math:`\lambda` and the step :math:`\eta` enter as the argument ``step_size``, so
-    sweeping them never recompiles. Their text is the call that makes them. There is no
-    ``__call__``: `optax.inject_hyperparams` would take a callable for a schedule.
+    sweeping them never recompiles. There is no ``__call__``, for which Optax's
+    `inject_hyperparams` would take one for a schedule.
     """
 
     def __repr__(self) -> str:
-        written = type(self).__str__ is not object.__str__
-        return str(self) if written else object.__repr__(self)
+        named = type(self).__str__ is not object.__str__
+        return str(self) if named else object.__repr__(self)
 
     @property
     def is_convex(self) -> bool:
@@ -128,14 +126,12 @@ class Regularizer(OnLeaves, abc.ABC):
     ) -> Arrays:
         """Return ``prox(center(*operands), step_size)`` without storing the centre.
 
-        Group norms need the centre twice, once to reduce and once to scale. Given how
-        it is computed, the second pass recomputes it from ``operands``, and no
-        temporary as large as the array is written.
+        Group norms need the centre twice, to reduce and to scale. Computed again from
+        ``operands``, it is never written out (docs/performance.md).
 
         Args:
           center: Cheap elementwise function of the operands.
-          operands: Arrays from which the centre is computed; a tuple of them for each
-            leaf if it acts on several.
+          operands: Arrays from which the centre is computed, or a tuple per leaf.
           step_size: As in `prox`.
 
         Returns:
@@ -212,8 +208,7 @@ class Regularizer(OnLeaves, abc.ABC):
         r"""Solve `metric_prox` by proximal gradient, and report convergence.
 
         It stops by condition (7) of the RAMDA paper: some subgradient of the objective
-        is small, and the objective no higher than at ``start``. Works for every
-        regularizer, also where `metric_prox` has a closed form.
+        is small, and the objective no higher than at ``start``. For every regularizer.
 
         Args:
           x: As in `metric_prox`, as are the next two.
@@ -233,15 +228,14 @@ class Regularizer(OnLeaves, abc.ABC):
         """
         wide = self._checked_wide(x)
         dtype = self._wide_dtype(wide)
-        if start is not None:
-            start = self._each(lambda y: jnp.asarray(y, dtype), start)
+        first = wide if start is None else start
         return proximal_gradient(
             self._prox,
             self.value,
             wide,
             check_step_size(step_size, dtype),
             self._checked_metric(metric, wide),
-            start=wide if start is None else start,
+            start=self._each(lambda y: jnp.asarray(y, dtype), first),
             convex=self.is_convex,
             rtol=self._rounding_unit(wide) ** 0.75 if rtol is None else rtol,
             max_iters=max_iters,
@@ -273,8 +267,8 @@ class Regularizer(OnLeaves, abc.ABC):
           As `support`.
         """
         x = self._checked_wide(x)
-        step = check_step_size(step_size, self._wide_dtype(x))
-        return self._prox_support(x, step)
+        t = check_step_size(step_size, self._wide_dtype(x))
+        return self._prox_support(x, t)
 
     def snap(self, x: Arrays) -> Arrays:
         """Return ``x`` with the structure restored that rounding blurred.
@@ -307,8 +301,7 @@ class Regularizer(OnLeaves, abc.ABC):
     def subgradient_distance(self, x: Arrays, v: Arrays, strength: Scalar) -> jax.Array:
         r"""Return :math:`\operatorname{dist}(v, \lambda\,\partial\psi(x))`.
 
-        Exact for penalties on entries, groups and singular values and for the sparse
-        group lasso. Otherwise the prox residual
+        Exact for penalties of magnitudes and the sparse group lasso. Else the residual
         :math:`\|x - \operatorname{prox}_{\lambda\psi}(x + v)\|`, which for convex
         :math:`\psi` is a lower bound, zero exactly when the distance is.
 

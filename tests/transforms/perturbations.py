@@ -45,9 +45,9 @@ def _in(module: str, *tests: str):
     return perturb
 
 
-_secular = _in("regularizers/_secular", TRUTH, METRIC, RIVALS)
-_metric = _in("regularizers/_metric", TRUTH, METRIC, RIVALS)
-_gradient = _in("regularizers/_proximal_gradient", TRUTH, RIVALS)
+_secular = _in("regularizers/solvers/_group_norm", TRUTH, METRIC, RIVALS)
+_metric = _in("regularizers/solvers/_metric_prox", TRUTH, METRIC, RIVALS)
+_gradient = _in("regularizers/solvers/_proximal_gradient", TRUTH, RIVALS)
 _rmda = _in("transforms/_rmda", RMDA)
 _ramda = _in("transforms/_ramda", RIVALS)
 _proxsgd = _in("transforms/_proxsgd", RIVALS)
@@ -73,8 +73,8 @@ PERTURBATIONS = [
     ),
     _metric(
         "curvature of the other sign",
-        "d + groups.expand(level * slope.curvature",
-        "d - groups.expand(level * slope.curvature",
+        "groups.each(jnp.add, d, curvature)",
+        "groups.each(jnp.subtract, d, curvature)",
     ),
     _metric(
         "the centre never wins beyond the knee", "(convex | (loss > flat))", "convex"
@@ -87,9 +87,7 @@ PERTURBATIONS = [
         "(1.0 if convex else 0.5) /",
         "(2.0 if convex else 1.0) /",
     ),
-    _gradient(
-        "level without the step", "(state.y - x), theta * t)", "(state.y - x), t)"
-    ),
+    _gradient("level without the step", "prox(inner, theta * t)", "prox(inner, t)"),
     # --- RMDA: a_rmda_official ---
     _rmda(
         "sum not divided by sqrt(t)",

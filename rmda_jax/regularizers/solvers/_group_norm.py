@@ -48,7 +48,7 @@ def _group_norms_jvp(groups: GroupLayout, primals, tangents):
     r, n_steps = group_norms(groups, z, d, k)
     zero = r == 0
     safe = jnp.where(zero, 1, r)
-    shift = groups.expand(k / safe, jax.tree.map(jnp.shape, z))
+    shift = groups.expand(k / safe, groups.each(jnp.shape, z))
     t = groups.each(lambda d, shift: d / (d + shift), d, shift)
     x = groups.each(jnp.multiply, t, z)
     by_center = groups.total(lambda x, t, dz: t * x * dz, x, t, dz)
@@ -74,31 +74,15 @@ class _Search(NamedTuple):
 def _solve(
     groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    shape = jax.tree.map(jnp.shape, z)
+    shape = groups.each(jnp.shape, z)
     terms = lambda z, d: jnp.square(d * z), lambda z, d: jnp.square(z)
     b2, z2 = _sums(groups, terms, z, d)
     # Groups whose squares underflow vanish as well.
     vanishes = (jnp.sqrt(b2) <= k) | (z2 == 0)
     # What is computed for the groups that vanish is not used, but is finite.
     b2, z2 = jnp.where(vanishes, 1, b2), jnp.where(vanishes, 1, z2)
-    norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
-    start = jnp.where(vanishes, 0, k / norm)  # h(0), which may round to 1
-    gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
-
-    # At 0, in units of |z|, where the line's slope is 1. With the metric in units of
-    # |dz| / |z| its squares stay within float32's range.
-    unit = groups.expand(z_norm / norm, shape)
-    terms = (
-        lambda z, d, u: jnp.square(d * z) * (d * u),
-        lambda z, d, u: jnp.square(d * z) * jnp.square(d * u),
-    )
-    mean, square = (m / b2 for m in _sums(groups, terms, z, d, unit))
-    # No slope is less than the line's, but where its terms underflow.
-    slope = jnp.where(vanishes, 1, jnp.maximum(mean, 1))
-    curvature = 1.5 * jnp.maximum(square - mean * mean, 0)
-    first = _rational_step(gap, slope, 1.0, curvature, start * (slope - 1))
-    low, high = z_norm * gap / slope, z_norm * gap
-    first = jnp.clip(z_norm * first, low, high)
+    z_norm = jnp.sqrt(z2)
+    first, low, high = _first_step(groups, z, d, k, b2, z2, vanishes)
 
     def step(state: _Search) -> _Search:
         r = state.r
@@ -134,6 +118,39 @@ def _solve(
         goes_on, step, _Search(jnp.zeros((), jnp.int32), unsolved, first, low, high)
     )
     return jnp.where(vanishes, 0, found.r), found.n_steps
+
+
+def _first_step(
+    groups: GroupLayout,
+    z: Arrays,
+    d: Arrays,
+    k: jax.Array,
+    b2: jax.Array,
+    z2: jax.Array,
+    vanishes: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the step from 0, and a bracket of the root.
+
+    ``b2`` and ``z2`` are the sums of squares of ``d z`` and ``z``, 1 where the group
+    vanishes.
+    """
+    norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
+    start = jnp.where(vanishes, 0, k / norm)  # h(0), which may round to 1
+    gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
+    # At 0, in units of |z|, where the line's slope is 1. With the metric in units of
+    # |dz| / |z| its squares stay within float32's range.
+    unit = groups.expand(z_norm / norm, groups.each(jnp.shape, z))
+    terms = (
+        lambda z, d, u: jnp.square(d * z) * (d * u),
+        lambda z, d, u: jnp.square(d * z) * jnp.square(d * u),
+    )
+    mean, square = (m / b2 for m in _sums(groups, terms, z, d, unit))
+    # No slope is less than the line's, but where its terms underflow.
+    slope = jnp.where(vanishes, 1, jnp.maximum(mean, 1))
+    curvature = 1.5 * jnp.maximum(square - mean * mean, 0)
+    first = _rational_step(gap, slope, 1.0, curvature, start * (slope - 1))
+    low, high = z_norm * gap / slope, z_norm * gap
+    return jnp.clip(z_norm * first, low, high), low, high
 
 
 def _rational_step(

@@ -40,7 +40,7 @@ def group_lasso_metric_prox(
     r, n_steps = group_norms(groups, z, d, k)
     shift = jnp.where(r == 0, jnp.inf, k / jnp.where(r == 0, 1, r))
     # Level 0 keeps even entries so small that their squares sum to 0.
-    shift = groups.expand(jnp.where(k == 0, 0, shift), jax.tree.map(jnp.shape, z))
+    shift = groups.expand(jnp.where(k == 0, 0, shift), groups.each(jnp.shape, z))
     x = lambda shift, d, z: jnp.where(shift == jnp.inf, 0, d / (d + shift) * z)
     return groups.each(x, shift, d, z), n_steps
 
