@@ -157,8 +157,8 @@ class Regularizer(OnLeaves, abc.ABC):
 
         .. math:: \arg\min_y \tfrac12 \sum_i d_i (y_i - x_i)^2 + t\,\psi(y)
 
-        Exact for entries, levels, boxes, counts, (sparse) group lasso and group MCP;
-        else as `solve_metric_prox`, if nonconvex to a stationary point only.
+        Exact for entries, levels, boxes, counts, and on groups for the (sparse) lasso,
+        elastic net and MCP; else by `solve_metric_prox` (nonconvex: a stationary point).
 
         Args:
           x: Real floating array.

@@ -95,6 +95,10 @@ class Elastic(Penalty):
     name = "elastic_net"
     is_convex = True
 
+    @property
+    def affine_slope(self) -> AffineSlope:
+        return AffineSlope(self.l1_ratio, 1 - self.l1_ratio, float("inf"))
+
     def spelled(self) -> tuple[str, dict[str, Any]]:
         return ("squared_l2", {}) if self.l1_ratio == 0 else super().spelled()
 

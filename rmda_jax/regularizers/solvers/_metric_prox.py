@@ -29,6 +29,12 @@ def group_metric_prox(
     """
     k = level * slope.slope
     if slope.knee == math.inf:
+        if slope.curvature != 0:
+            # The quadratic part joins the loss: sum d (x - z)^2 + c x^2 is a square of
+            # the metric d + c around d z / (d + c), but for a constant.
+            c = groups.expand(level * slope.curvature, groups.each(jnp.shape, z))
+            z = groups.each(lambda d, z, c: d / (d + c) * z, d, z, c)
+            d = groups.each(jnp.add, d, c)
         return group_lasso_metric_prox(groups, z, d, k)
     return _concave_metric_prox(groups, slope, z, d, level, k), None
 
