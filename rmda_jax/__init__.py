@@ -23,6 +23,7 @@ from rmda_jax.regularizers import (
     l1_ball as l1_ball,
     l2_ball as l2_ball,
     l_half_ball as l_half_ball,
+    laplace as laplace,
     log_sum as log_sum,
     lq as lq,
     mcp as mcp,

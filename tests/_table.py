@@ -92,6 +92,7 @@ PENALTIES = {
     "l0": lambda: Penalty(lambda z: np.where(np.real(z) == 0, 0.0, 1.0)),
     "lq": lambda q=0.5: Penalty(lambda z: magnitude(z) ** q),
     "log_sum": lambda eps=0.1: Penalty(lambda z: np.log(1 + magnitude(z) / eps)),
+    "laplace": lambda eps=0.1: Penalty(lambda z: -np.expm1(-magnitude(z) / eps)),
 }
 
 
@@ -140,6 +141,9 @@ TABLE: dict[str, Row] = {
     ),
     "log_sum": row(
         entries["log_sum"], on_entries(critical=0.01), on_entries(critical=4.0, eps=2.0)
+    ),
+    "laplace": row(
+        entries["laplace"], on_entries(critical=0.01), on_entries(critical=4.0, eps=2.0)
     ),
     "boxed": row(
         _prox.entries(boxed),
@@ -216,6 +220,7 @@ TABLE: dict[str, Row] = {
     "on_groups": row(
         given_radial,
         on(DENSE, (3, 4), regularizer=rj.elastic_net(), group_axes=-1),
+        on(DENSE, (3, 4), regularizer=rj.laplace(1.0), group_axes=-1, step_size=0.3),
         on(DENSE, (3, 4), regularizer=rj.mcp(), group_axes=(0, 1), block=(2, 3)),
     ),
     # --- groups that span leaves -----------------------------------------------------

@@ -10,6 +10,7 @@ from rmda_jax.regularizers.named._entries import (
     elastic_net as elastic_net,
     l0 as l0,
     l1 as l1,
+    laplace as laplace,
     log_sum as log_sum,
     lq as lq,
     mcp as mcp,
