@@ -15,7 +15,7 @@ import tyro
 
 from benchmarks._rows import Options, publish
 from benchmarks._timing import Row
-from rmda_jax.regularizers._select import keep_largest
+from rmda_jax.regularizers.solvers._top_k import keep_largest
 
 NAME = "masks"
 COLUMNS = {

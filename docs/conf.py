@@ -1,7 +1,10 @@
 """Sphinx's settings: `make docs` builds the pages, and warnings are errors."""
 
+import importlib
 import importlib.metadata
+import inspect
 import os
+import re
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for the notebooks, which inherit it
 
@@ -19,7 +22,7 @@ extensions = [
 html_theme = "furo"
 html_title = f"{project} {release}"
 
-# Docstrings name things in single backticks, from whatever room they stand in.
+# Docstrings name things in single backticks, from whatever module they stand in.
 default_role = "py:obj"
 add_module_names = False
 autodoc_typehints = "none"  # the docstrings say what is taken and returned
@@ -42,8 +45,26 @@ nb_execution_timeout = 120
 nb_output_stderr = "error"  # what a notebook warns of is for us to mend
 
 
+def list_factories(app, docname, source):
+    """Write an ``autofunction`` for each named factory of a kind, in source order."""
+
+    def listed(match):
+        module = importlib.import_module(f"rmda_jax.regularizers.named._{match[1]}")
+        functions = inspect.getmembers(module, inspect.isfunction)
+        own = [
+            (f.__code__.co_firstlineno, n)
+            for n, f in functions
+            if n[0] != "_" and f.__module__ == module.__name__
+        ]
+        return "\n".join(
+            f".. autofunction:: rmda_jax.regularizers.{name}" for _, name in sorted(own)
+        )
+
+    source[0] = re.sub(r"^\.\. factories:: (\w+)$", listed, source[0], flags=re.M)
+
+
 def setup(app):
-    """Let a name be found in every room, as a reader of the docstring finds it."""
+    """Let a name be found on every page, as a reader of the docstring finds it."""
 
     def search_everywhere(app, doctree):
         for node in doctree.findall(
@@ -52,3 +73,4 @@ def setup(app):
             node["refspecific"] = True
 
     app.connect("doctree-read", search_everywhere)
+    app.connect("source-read", list_factories)

@@ -3,18 +3,15 @@
 from rmda_jax._version import __version__ as __version__  # first: it looks at JAX's
 
 # isort: split
-from rmda_jax import metrics as metrics, shrink as shrink
+from rmda_jax import metrics as metrics, regularizers as regularizers, shrink as shrink
 from rmda_jax.regularizers import (
     Regularizer as Regularizer,
     binary as binary,
     box as box,
-    box_l1 as box_l1,
     boxed as boxed,
     elastic_net as elastic_net,
     fused_lasso as fused_lasso,
     group_l0 as group_l0,
-    group_l_half as group_l_half,
-    group_l_two_thirds as group_l_two_thirds,
     group_lasso as group_lasso,
     group_linf as group_linf,
     group_log_sum as group_log_sum,
@@ -25,33 +22,29 @@ from rmda_jax.regularizers import (
     l1 as l1,
     l1_ball as l1_ball,
     l2_ball as l2_ball,
-    l2_norm as l2_norm,
-    l_half as l_half,
     l_half_ball as l_half_ball,
-    l_two_thirds as l_two_thirds,
-    linf_norm as linf_norm,
+    laplace as laplace,
     log_sum as log_sum,
     lq as lq,
     mcp as mcp,
     n_m as n_m,
-    nonnegative as nonnegative,
-    nonnegative_l1 as nonnegative_l1,
     nuclear_norm as nuclear_norm,
+    on_groups as on_groups,
+    on_singular_values as on_singular_values,
+    on_tied_groups as on_tied_groups,
     scad as scad,
     simplex as simplex,
     sparse_group_lasso as sparse_group_lasso,
     spectral_mcp as spectral_mcp,
     squared_l2 as squared_l2,
     ternary as ternary,
+    tied_group_lasso as tied_group_lasso,
     top_k as top_k,
     total_variation as total_variation,
     uniform_levels as uniform_levels,
 )
 from rmda_jax.schedules import stages as stages
-from rmda_jax.specs import (
-    RegularizerMap as RegularizerMap,
-    tied_group_lasso as tied_group_lasso,
-)
+from rmda_jax.specs import RegularizerMap as RegularizerMap
 from rmda_jax.transforms import (
     ProxAdamState as ProxAdamState,
     ProxSGDAdaptiveState as ProxSGDAdaptiveState,

@@ -1,4 +1,4 @@
-"""Type aliases shared by every room of the house."""
+"""Type aliases shared by all subpackages."""
 
 import functools
 from collections.abc import Callable
@@ -22,6 +22,12 @@ ScalarOrSchedule: TypeAlias = optax.ScalarOrSchedule
 """Optax's own, by which tools find out that a parameter may be a schedule."""
 
 Shape: TypeAlias = tuple[int, ...]
+
+Arrays: TypeAlias = Any
+"""One array; or a tuple of arrays, where groups span several leaves."""
+
+Shapes: TypeAlias = Any
+"""The shape of one array, or a tuple of shapes; as `Arrays`."""
 
 
 def wide_dtype(*dtypes: Any) -> Any:

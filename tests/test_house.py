@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import rmda_jax
+from tests._table import TABLE
 
 PACKAGE = "rmda_jax"
 ROOT = Path(rmda_jax.__file__).parent
@@ -39,20 +40,15 @@ MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60  # without the docstring
 METHODS = types.FunctionType | property | classmethod | staticmethod
 
+FACTORIES = " ".join(TABLE)
 PUBLIC = {
-    "rmda_jax": """
+    "rmda_jax": f"""
         ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
-        Regularizer RegularizerMap RigLState __version__ binary box box_l1 boxed
-        elastic_net fused_lasso group_l0 group_l_half group_l_two_thirds
-        group_lasso group_linf group_log_sum group_lq group_mcp group_scad l0 l1
-        l1_ball l2_ball l2_norm l_half l_half_ball l_two_thirds linf_norm
-        log_sum lq rigl_params mcp metrics n_m nonnegative nonnegative_l1
-        nuclear_norm proxgen proxsgd proxsgd_adaptive proxssi ramda rigl rmda
-        scad shrink simplex sparse_group_lasso spectral_mcp squared_l2 stages
-        structured_params structured_support ternary tied_group_lasso top_k
-        total_variation
-        uniform_levels
+        Regularizer RegularizerMap RigLState __version__ metrics proxgen proxsgd
+        proxsgd_adaptive proxssi ramda regularizers rigl rigl_params rmda shrink
+        stages structured_params structured_support {FACTORIES}
     """,
+    "rmda_jax.regularizers": f"Regularizer {FACTORIES}",
     "rmda_jax.shrink": """
         BeforeAfter Conflict Couplings GroupCut LayerReport OutputDifference Plan
         Report UnitGroup UnitMember apply factors group_rules load plan report save

@@ -14,7 +14,7 @@ import pytest
 
 import rmda_jax as rj
 from rmda_jax.testing import check_regularizer
-from tests._factories import ARGUMENTS, regularizer
+from tests._table import ARGUMENTS, regularizer
 from tests.transforms._table import GROUPS, factories, gradients, rows, start, step_of
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rmda_jax._types import wide_dtype
 from rmda_jax.specs._names import leaf_names, leaves_in_order_of
-from rmda_jax.specs._rules import Spec
+from rmda_jax.specs._resolve import RegularizerSpec
 from rmda_jax.transforms._structured import iterate_parts
 
 
@@ -101,7 +101,7 @@ def update_stable_since(
     return jnp.where(changed, step, since).astype(jnp.int32)
 
 
-def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
+def stationarity(opt_state: Any, regularizer: RegularizerSpec) -> jax.Array:
     r"""Return how far the structured iterate is from stationary.
 
     .. math:: \operatorname{dist}(-\bar G_t, \lambda\,\partial\psi(\hat W_t))
@@ -137,7 +137,7 @@ def stationarity(opt_state: Any, regularizer: Spec) -> jax.Array:
     return jnp.sqrt(total)
 
 
-def margin(opt_state: Any, regularizer: Spec) -> jax.Array:
+def margin(opt_state: Any, regularizer: RegularizerSpec) -> jax.Array:
     r"""Return how safely the zero groups stay zero, by the averaged gradient.
 
     .. math:: \min_{g:\, \hat W_g = 0} 1 - \frac{\|\bar G_g\|}{\lambda w_g\varphi'(0)}
@@ -164,7 +164,7 @@ def margin(opt_state: Any, regularizer: Spec) -> jax.Array:
     return jnp.min(jnp.stack([jnp.asarray(jnp.inf), *margins]))
 
 
-def _certificates(opt_state: Any, regularizer: Spec):
+def _certificates(opt_state: Any, regularizer: RegularizerSpec):
     """Yield per part: what acts, the structured iterate, minus gradient, strength."""
     for part in iterate_parts(opt_state, regularizer)[0]:
         x = part.structured()

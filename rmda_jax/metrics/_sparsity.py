@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, spec_of_leaf
-from rmda_jax.specs._bound import acting
+from rmda_jax.specs._leaf_rules import active
 from rmda_jax.specs._names import leaf_names
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 
 
-def sparsity(params: Params, regularizer: Spec | None = None) -> jax.Array:
+def sparsity(params: Params, regularizer: RegularizerSpec | None = None) -> jax.Array:
     """Return the fraction of entries that are exactly zero.
 
     Args:
@@ -33,7 +33,7 @@ def sparsity(params: Params, regularizer: Spec | None = None) -> jax.Array:
     for name, leaf in zip(leaf_names(params), leaves, strict=True):
         _ = spec_of_leaf(name, leaf)
     if regularizer is not None:
-        bounds = bind(regularizer, params)
+        bounds = resolve(regularizer, params)
         leaves = [x for b, x in zip(bounds, leaves, strict=True) if b.regularizer]
     alive = [_count(x != 0) for x in leaves]
     return _dead_share(alive, sum(x.size for x in leaves), "entries")
@@ -41,7 +41,7 @@ def sparsity(params: Params, regularizer: Spec | None = None) -> jax.Array:
 
 def group_sparsity(
     params: Params,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     weighting: Literal["unweighted", "size", "kernel"] = "unweighted",
 ) -> jax.Array:
     """Return the fraction of groups that are exactly zero.
@@ -80,7 +80,7 @@ def group_sparsity(
         )
     alive, total = [], 0
     leaves = jax.tree.leaves(params)
-    for bound in acting(bind(regularizer, params)):
+    for bound in active(resolve(regularizer, params)):
         several = [leaves[i] for i in bound.leaves]
         if weighting == "kernel":
             for x in (x for x in several if x.ndim > 2):
@@ -89,9 +89,9 @@ def group_sparsity(
                 total += kernels.size
             if all(x.ndim > 2 for x in several):
                 continue
-        units = bound.regularizer.support(bound.of(leaves))
+        units = bound.regularizer.support(bound.take(leaves))
         if weighting == "size":
-            sizes = bound.regularizer.unit_sizes(bound.of([x.shape for x in leaves]))
+            sizes = bound.regularizer.unit_sizes(bound.take([x.shape for x in leaves]))
             alive.append(_count(jnp.where(units, sizes, 0)))
             total += int(np.broadcast_to(sizes, units.shape).sum())
         else:

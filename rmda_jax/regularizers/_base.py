@@ -7,7 +7,12 @@ Groups, singular values, levels and sets differ only in how they answer.
 
 The public methods here do once what every answer needs: they check shape and dtype,
 widen bfloat16 and float16 to float32, and cast the result back. A concrete regularizer
-implements the underscored hooks on wide arrays, and nothing else.
+implements the underscored hooks on wide arrays, and nothing else. In all of them ``t``
+is the step size, an array of rank 0; ``d`` a positive diagonal metric, or
+preconditioner, of the array's shape; ``eps`` the rounding unit before widening.
+
+Groups that span leaves act on a tuple of arrays. Then `n_leaves` says of how many, and
+methods and hooks take and return tuples wherever they say ``Arrays``.
 """
 
 from __future__ import annotations  # so that `help` shows ArrayLike by its name
@@ -21,19 +26,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Scalar, Shape, dtype_name, spec_of, wide_dtype
-from rmda_jax.regularizers._checks import check_metric, check_step_size, rounding_unit
-from rmda_jax.regularizers._proximal_gradient import Solution, proximal_gradient
+from rmda_jax._types import Arrays, Scalar, Shapes
+from rmda_jax.regularizers._checks import check_step_size
+from rmda_jax.regularizers._on_leaves import OnLeaves
+from rmda_jax.regularizers.solvers._proximal_gradient import Solution, proximal_gradient
 
 
-class Regularizer(abc.ABC):
+class Regularizer(OnLeaves, abc.ABC):
     r"""A structure-inducing function :math:`\psi` of one real array.
 
     Instances are frozen, hashable and picklable and hold structure only: the strength
     :math:`\lambda` and the step :math:`\eta` enter as the argument ``step_size``, so
-    sweeping them never recompiles. There is no ``__call__``: `optax.inject_hyperparams`
-    would take a callable for a schedule.
+    sweeping them never recompiles. With a ``__call__`` Optax would see a schedule.
     """
+
+    def __repr__(self) -> str:
+        has_text = type(self).__str__ is not object.__str__
+        return str(self) if has_text else object.__repr__(self)
 
     @property
     def is_convex(self) -> bool:
@@ -55,25 +64,21 @@ class Regularizer(abc.ABC):
         r"""Whether :math:`\psi(c x) = c\,\psi(x)` for every :math:`c > 0`."""
         return False
 
-    def check(self, shape: Shape, dtype: Any = jnp.float32) -> None:
+    def check(self, shape: Shapes, dtype: Any = jnp.float32) -> None:
         """Raise if arrays of this shape and dtype cannot carry the structure.
 
         Args:
-          shape: Shape of the array.
-          dtype: Its dtype.
+          shape: Shape of the array; a tuple of shapes if it acts on several.
+          dtype: Its dtype, or a tuple of dtypes.
 
         Raises:
           TypeError: ``dtype`` is not real floating.
           ValueError: ``shape`` does not fit (an axis that does not exist, ...).
         """
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                "a regularizer needs a real floating array, got dtype "
-                f"{dtype_name(dtype)} and shape {shape}. Leave it out of the rules."
-            )
+        self._check_dtypes(shape, dtype)
         self._check(shape)
 
-    def value(self, x: ArrayLike) -> jax.Array:
+    def value(self, x: Arrays) -> jax.Array:
         r"""Return :math:`\psi(x)`.
 
         Args:
@@ -85,11 +90,11 @@ class Regularizer(abc.ABC):
         Raises:
           TypeError, ValueError: as in `check`.
         """
-        wide = self._enter(x)
-        inside = self._contains(wide, rounding_unit(x))
+        wide = self._checked_wide(x)
+        inside = self._contains(wide, self._rounding_unit(x))
         return jnp.where(inside, self._value(wide), jnp.inf)
 
-    def prox(self, x: ArrayLike, step_size: Scalar) -> jax.Array:
+    def prox(self, x: Arrays, step_size: Scalar) -> Arrays:
         r"""Return the proximal point of ``x``.
 
         .. math:: \operatorname{prox}_{t\psi}(x) =
@@ -108,50 +113,50 @@ class Regularizer(abc.ABC):
         Raises:
           TypeError, ValueError: as in `check`; ``step_size`` negative or NaN.
         """
-        return self.prox_at(lambda y: y, (jnp.asarray(x),), step_size)
+        operands = self._each(lambda y: (jnp.asarray(y),), x)
+        return self.prox_at(lambda y: y, operands, step_size)
 
     def prox_at(
         self,
         center: Callable[..., jax.Array],
-        operands: tuple[jax.Array, ...],
+        operands: tuple[Any, ...],
         step_size: Scalar,
-    ) -> jax.Array:
+    ) -> Arrays:
         """Return ``prox(center(*operands), step_size)`` without storing the centre.
 
-        Group norms need the centre twice, once to reduce and once to scale. Given how
-        it is computed, the second pass recomputes it from ``operands``, and no
-        temporary as large as the array is written.
+        Group norms need the centre twice, to reduce and to scale. Computed again from
+        ``operands``, it is never written out (docs/performance.md).
 
         Args:
           center: Cheap elementwise function of the operands.
-          operands: Arrays from which the centre is computed.
+          operands: Arrays from which the centre is computed, or a tuple per leaf.
           step_size: As in `prox`.
 
         Returns:
           As `prox`, which also says what is raised.
         """
-        spec = jax.eval_shape(center, *operands)
-        self.check(spec.shape, spec.dtype)
-        step = check_step_size(step_size, wide_dtype(spec.dtype))
+        like = self._each(lambda row: jax.eval_shape(center, *row), operands)
+        self._check_like(like)
+        step = check_step_size(step_size, self._wide_dtype(like))
         out = self._prox_at(lambda *a: center(*a).astype(step.dtype), operands, step)
-        return out.astype(spec.dtype)
+        return self._each(lambda y, x: y.astype(x.dtype), out, like)
 
     def metric_prox(
         self,
-        x: ArrayLike,
+        x: Arrays,
         step_size: Scalar,
-        metric: ArrayLike,
+        metric: Arrays,
         *,
-        start: ArrayLike | None = None,
+        start: Arrays | None = None,
         rtol: float | None = None,
         max_iters: int = 100,
-    ) -> jax.Array:
+    ) -> Arrays:
         r"""Return the proximal point of ``x`` in a diagonal metric.
 
         .. math:: \arg\min_y \tfrac12 \sum_i d_i (y_i - x_i)^2 + t\,\psi(y)
 
-        Exact for entries, levels, boxes, counts, (sparse) group lasso and group MCP;
-        else as `solve_metric_prox`, if nonconvex to a stationary point only.
+        Exact for entries, levels, boxes, counts, and on groups for the (sparse) lasso,
+        elastic net and MCP; else by `solve_metric_prox`: a stationary point, at least.
 
         Args:
           x: Real floating array.
@@ -171,37 +176,37 @@ class Regularizer(abc.ABC):
         return self.counted_metric_prox(x, step_size, metric, **options)[0]
 
     def counted_metric_prox(
-        self, x: ArrayLike, step_size: Scalar, metric: ArrayLike, **options: Any
-    ) -> tuple[jax.Array, jax.Array | None]:
+        self, x: Arrays, step_size: Scalar, metric: Arrays, **options: Any
+    ) -> tuple[Arrays, jax.Array | None]:
         """Return `metric_prox`, and how many steps it took.
 
         Takes and raises what `metric_prox` does. The steps are an int32 scalar; None
         where they are a fixed number, as for closed forms.
         """
-        x = jnp.asarray(x)
-        wide = self._enter(x)
-        t, d = check_step_size(step_size, wide.dtype), check_metric(metric, wide)
+        x = self._each(jnp.asarray, x)
+        wide = self._checked_wide(x)
+        t = check_step_size(step_size, self._wide_dtype(wide))
+        d = self._checked_metric(metric, wide)
         found = self._counted_metric_prox(wide, t, d)
         if found is None:
             solution = self.solve_metric_prox(wide, t, d, **options)
             found = solution.x, solution.iterations
-        return found[0].astype(x.dtype), found[1]
+        return self._each(lambda y, x: y.astype(x.dtype), found[0], x), found[1]
 
     def solve_metric_prox(
         self,
-        x: ArrayLike,
+        x: Arrays,
         step_size: Scalar,
-        metric: ArrayLike,
+        metric: Arrays,
         *,
-        start: ArrayLike | None = None,
+        start: Arrays | None = None,
         rtol: float | None = None,
         max_iters: int = 100,
     ) -> Solution:
-        r"""Solve `metric_prox` by proximal gradient, and tell what was reached.
+        r"""Solve `metric_prox` by proximal gradient, and report convergence.
 
         It stops by condition (7) of the RAMDA paper: some subgradient of the objective
-        is small, and the objective no higher than at ``start``. Works for every
-        regularizer, also where `metric_prox` has a closed form.
+        is small, and the objective no higher than at ``start``. For every regularizer.
 
         Args:
           x: As in `metric_prox`, as are the next two.
@@ -219,20 +224,22 @@ class Regularizer(abc.ABC):
         References:
           Huang, Lee & Lee, `RAMDA <https://arxiv.org/abs/2403.14398>`_, 2024.
         """
-        wide = self._enter(x)
+        wide = self._checked_wide(x)
+        dtype = self._wide_dtype(wide)
+        first = wide if start is None else start
         return proximal_gradient(
             self._prox,
             self.value,
             wide,
-            check_step_size(step_size, wide.dtype),
-            check_metric(metric, wide),
-            start=wide if start is None else jnp.asarray(start, wide.dtype),
+            check_step_size(step_size, dtype),
+            self._checked_metric(metric, wide),
+            start=self._each(lambda y: jnp.asarray(y, dtype), first),
             convex=self.is_convex,
-            rtol=rounding_unit(wide) ** 0.75 if rtol is None else rtol,
+            rtol=self._rounding_unit(wide) ** 0.75 if rtol is None else rtol,
             max_iters=max_iters,
         )
 
-    def support(self, x: ArrayLike) -> jax.Array:
+    def support(self, x: Arrays) -> jax.Array:
         """Return which units of ``x`` are active.
 
         Args:
@@ -242,9 +249,9 @@ class Regularizer(abc.ABC):
           Boolean array, one flag per unit: an entry, a group (shape: the lengths of the
           group axes), a singular value (the number of True is the rank), ...
         """
-        return self._support(self._enter(x), rounding_unit(x))
+        return self._support(self._checked_wide(x), self._rounding_unit(x))
 
-    def prox_support(self, x: ArrayLike, step_size: Scalar) -> jax.Array:
+    def prox_support(self, x: Arrays, step_size: Scalar) -> jax.Array:
         """Return the support of ``prox(x, step_size)``, from the shrunk magnitudes.
 
         It needs no tolerance: a rank is counted on the singular values that the prox
@@ -257,10 +264,11 @@ class Regularizer(abc.ABC):
         Returns:
           As `support`.
         """
-        x = self._enter(x)
-        return self._prox_support(x, check_step_size(step_size, x.dtype))
+        x = self._checked_wide(x)
+        t = check_step_size(step_size, self._wide_dtype(x))
+        return self._prox_support(x, t)
 
-    def snap(self, x: ArrayLike) -> jax.Array:
+    def snap(self, x: Arrays) -> Arrays:
         """Return ``x`` with the structure restored that rounding blurred.
 
         ``p + (q - p)`` is exactly ``q`` only where ``q`` is 0: sparsity survives
@@ -272,14 +280,15 @@ class Regularizer(abc.ABC):
         Returns:
           Array of the same shape and dtype, exactly structured.
         """
-        x = jnp.asarray(x)
-        return self._snap(self._enter(x), rounding_unit(x)).astype(x.dtype)
+        x = self._each(jnp.asarray, x)
+        out = self._snap(self._checked_wide(x), self._rounding_unit(x))
+        return self._each(lambda y, x: y.astype(x.dtype), out, x)
 
-    def unit_sizes(self, shape: Shape) -> np.ndarray:
+    def unit_sizes(self, shape: Shapes) -> np.ndarray:
         """Return how many entries each unit of `support` has.
 
         Args:
-          shape: Shape of the array.
+          shape: Shape of the array; a tuple of shapes if it acts on several.
 
         Returns:
           Integer array that broadcasts to the support's shape.
@@ -287,13 +296,10 @@ class Regularizer(abc.ABC):
         self.check(shape)
         return self._unit_sizes(shape)
 
-    def subgradient_distance(
-        self, x: ArrayLike, v: ArrayLike, strength: Scalar
-    ) -> jax.Array:
+    def subgradient_distance(self, x: Arrays, v: Arrays, strength: Scalar) -> jax.Array:
         r"""Return :math:`\operatorname{dist}(v, \lambda\,\partial\psi(x))`.
 
-        Exact for penalties on entries, groups and singular values and for the sparse
-        group lasso. Otherwise the prox residual
+        Exact for penalties of magnitudes and the sparse group lasso. Else the residual
         :math:`\|x - \operatorname{prox}_{\lambda\psi}(x + v)\|`, which for convex
         :math:`\psi` is a lower bound, zero exactly when the distance is.
 
@@ -305,11 +311,10 @@ class Regularizer(abc.ABC):
         Returns:
           Scalar.
         """
-        x = self._enter(x)
-        v = jnp.asarray(v, x.dtype)
-        return self._subgradient_distance(x, v, check_step_size(strength, x.dtype))
+        x, v, level = self._checked_pair(x, v, strength)
+        return self._subgradient_distance(x, v, level)
 
-    def margin(self, x: ArrayLike, v: ArrayLike, strength: Scalar) -> jax.Array:
+    def margin(self, x: Arrays, v: Arrays, strength: Scalar) -> jax.Array:
         r"""Return how safely the zero units of ``x`` stay zero.
 
         .. math:: \min_{g:\, x_g = 0} 1 - \frac{\|v_g\|}{\lambda w_g \varphi'(0)}
@@ -328,73 +333,66 @@ class Regularizer(abc.ABC):
         Raises:
           NotImplementedError: the regularizer has no notion of a zero unit.
         """
-        x = self._enter(x)
-        v = jnp.asarray(v, x.dtype)
-        return self._margin(x, v, check_step_size(strength, x.dtype))
+        x, v, level = self._checked_pair(x, v, strength)
+        return self._margin(x, v, level)
 
     # --- hooks: wide arrays in, wide arrays out ------------------------------------
 
     @abc.abstractmethod
-    def _value(self, x: jax.Array) -> jax.Array: ...
+    def _value(self, x: Arrays) -> jax.Array: ...
 
     @abc.abstractmethod
-    def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array: ...
+    def _prox(self, x: Arrays, t: jax.Array) -> Arrays: ...
 
-    def _check(self, shape: Shape) -> None:
+    def _check(self, shape: Shapes) -> None:
         del shape
 
     def _prox_at(
         self,
         center: Callable[..., jax.Array],
-        operands: tuple[jax.Array, ...],
+        operands: tuple[Any, ...],
         t: jax.Array,
-    ) -> jax.Array:
-        return self._prox(center(*operands), t)
+    ) -> Arrays:
+        return self._prox(self._each(lambda row: center(*row), operands), t)
 
-    def _metric_prox(
-        self, x: jax.Array, t: jax.Array, d: jax.Array
-    ) -> jax.Array | None:
+    def _metric_prox(self, x: Arrays, t: jax.Array, d: Arrays) -> Arrays | None:
         """Return the exact solution; None where it takes iterations."""
         del x, t, d
         return None
 
     def _counted_metric_prox(
-        self, x: jax.Array, t: jax.Array, d: jax.Array
-    ) -> tuple[jax.Array, jax.Array | None] | None:
+        self, x: Arrays, t: jax.Array, d: Arrays
+    ) -> tuple[Arrays, jax.Array | None] | None:
         """Return the exact solution, and how many steps it took if that varies."""
         y = self._metric_prox(x, t, d)
         return None if y is None else (y, None)
 
-    def _contains(self, x: jax.Array, eps: float) -> ArrayLike:
+    def _contains(self, x: Arrays, eps: float) -> ArrayLike:
         """Return whether ``psi(x)`` is finite, up to rounding in units of ``eps``."""
         del x, eps
         return True
 
-    def _support(self, x: jax.Array, eps: float) -> jax.Array:
+    def _support(self, x: Arrays, eps: float) -> jax.Array:
         del eps
         return x != 0
 
-    def _prox_support(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        return self._support(self._prox(x, t), rounding_unit(x))
+    def _prox_support(self, x: Arrays, t: jax.Array) -> jax.Array:
+        return self._support(self._prox(x, t), self._rounding_unit(x))
 
-    def _snap(self, x: jax.Array, eps: float) -> jax.Array:
+    def _snap(self, x: Arrays, eps: float) -> Arrays:
         del eps
         return x
 
-    def _unit_sizes(self, shape: Shape) -> np.ndarray:
+    def _unit_sizes(self, shape: Shapes) -> np.ndarray:
         return np.ones((1,) * len(shape), int)
 
     def _subgradient_distance(
-        self, x: jax.Array, v: jax.Array, strength: jax.Array
+        self, x: Arrays, v: Arrays, strength: jax.Array
     ) -> jax.Array:
         return jnp.sqrt(jnp.sum(jnp.square(x - self._prox(x + v, strength))))
 
-    def _margin(self, x: jax.Array, v: jax.Array, strength: jax.Array) -> jax.Array:
+    def _margin(self, x: Arrays, v: Arrays, strength: jax.Array) -> jax.Array:
         raise NotImplementedError(
             f"{self} has no zero units, so it has no nondegeneracy margin. Ask for it "
             "on penalties of entries, groups or singular values."
         )
-
-    def _enter(self, x: ArrayLike) -> jax.Array:
-        self.check(*spec_of(x))
-        return jnp.asarray(x, wide_dtype(spec_of(x)[1]))

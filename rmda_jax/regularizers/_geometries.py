@@ -1,76 +1,91 @@
-"""What a magnitude is: of an entry, of a group, of a singular value.
+"""Geometries: the units of an array, and the magnitude of each.
 
 A geometry turns an array into nonnegative magnitudes and rebuilds it from shrunk ones.
-Reductions keep the reduced axes with length 1: nothing is ravelled, and sharded axes
-are never merged.
+Units are entries and singular values here, and groups in `_groups` and `_tied_groups`.
 """
 
 import abc
 import dataclasses
-import math
-import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Shape
+from rmda_jax._types import Arrays, Shape, Shapes
 from rmda_jax.regularizers._axes import as_axes, normalized_axes
-from rmda_jax.regularizers._spectra import matmul, shrunk_singular_values, transpose
+from rmda_jax.regularizers._spelling import call
+from rmda_jax.regularizers.solvers._singular_values import (
+    matmul,
+    shrunk_singular_values,
+    transpose,
+)
 
 Center = Callable[..., jax.Array]
-Operands = tuple[jax.Array, ...]
+Shrink = Callable[[jax.Array, jax.Array], jax.Array]  # the prox of a scalar penalty
 
 
 class Geometry(abc.ABC):
-    """Magnitudes of an array, their weights, and the way back."""
+    """Magnitudes of an array, their weights, and the way back.
 
-    is_entrywise = False
+    Most geometries act on one array. One that acts on several arrays together takes and
+    returns tuples wherever it says ``Arrays``, and says in `n_leaves` how many.
+    """
 
-    def check(self, shape: Shape) -> None:
+    is_entrywise: ClassVar[bool] = False
+    # What the product with a penalty is called, if it has a name of its own.
+    names: ClassVar[dict[str, str]] = {}
+
+    @property
+    def n_leaves(self) -> int | None:
+        """How many arrays it acts on, as a tuple; None for one array, as it is."""
+        return None
+
+    @abc.abstractmethod
+    def spelled(self, entrywise: str, keywords: dict[str, Any]) -> str:
+        """Return the call that makes a penalty here, given that for entries.
+
+        Args:
+          entrywise: Name of the factory for entries, such as ``mcp``.
+          keywords: Its arguments.
+        """
+
+    def check(self, shape: Shapes) -> None:
         """Raise a ValueError if an array of this shape has no such magnitudes."""
         del shape
 
-    def weights(self, shape: Shape) -> ArrayLike:
+    def weights(self, shape: Shapes) -> ArrayLike:
         """Return the weight of each magnitude, broadcastable to the magnitudes."""
         del shape
         return 1.0
 
     @abc.abstractmethod
-    def sizes(self, shape: Shape) -> np.ndarray:
+    def sizes(self, shape: Shapes) -> np.ndarray:
         """Return the number of entries behind each unit, broadcastable to `units`."""
 
     @abc.abstractmethod
-    def magnitudes(self, x: jax.Array) -> jax.Array:
+    def magnitudes(self, x: Arrays) -> jax.Array:
         """Return the magnitudes; their gradient at 0 is 0."""
 
     @abc.abstractmethod
     def shrink_at(
-        self,
-        center: Center,
-        operands: Operands,
-        prox: Callable[[jax.Array, jax.Array], jax.Array],
-        t: jax.Array,
-    ) -> jax.Array:
+        self, center: Center, operands: Any, prox: Shrink, t: jax.Array
+    ) -> Arrays:
         """Replace magnitudes ``r`` of ``center(*operands)`` by ``prox(r, t * w)``."""
 
     @abc.abstractmethod
-    def units(self, x: jax.Array) -> jax.Array:
+    def units(self, x: Arrays) -> jax.Array:
         """Return which units are not zero, without the axes that were reduced."""
 
     @abc.abstractmethod
-    def shrunk_units(
-        self, x: jax.Array, prox: Callable[[jax.Array, jax.Array], jax.Array], t
-    ) -> jax.Array:
+    def shrunk_units(self, x: Arrays, prox: Shrink, t: jax.Array) -> jax.Array:
         """Return `units` of the shrunk array, from its magnitudes alone."""
 
     @abc.abstractmethod
-    def excess(
-        self, x: jax.Array, v: jax.Array, slope: Callable[[jax.Array], jax.Array]
+    def subgradient_distance(
+        self, x: Arrays, v: Arrays, slope: Callable[[jax.Array], jax.Array]
     ) -> jax.Array:
         r"""Return the distance from ``v`` to the subdifferential at ``x``.
 
@@ -79,7 +94,7 @@ class Geometry(abc.ABC):
         """
 
     @abc.abstractmethod
-    def zero_magnitudes(self, x: jax.Array, v: jax.Array) -> jax.Array:
+    def zero_magnitudes(self, x: Arrays, v: Arrays) -> jax.Array:
         """Return the magnitudes of ``v`` on the zero units of ``x``, 0 elsewhere."""
 
 
@@ -89,8 +104,8 @@ class Entries(Geometry):
 
     is_entrywise = True
 
-    def __str__(self) -> str:
-        return "entries"
+    def spelled(self, entrywise: str, keywords: dict[str, Any]) -> str:
+        return call(entrywise, **keywords)
 
     def sizes(self, shape: Shape) -> np.ndarray:
         return np.ones((1,) * len(shape), int)
@@ -98,7 +113,9 @@ class Entries(Geometry):
     def magnitudes(self, x: jax.Array) -> jax.Array:
         return jnp.abs(x)
 
-    def shrink_at(self, center: Center, operands: Operands, prox, t) -> jax.Array:
+    def shrink_at(
+        self, center: Center, operands: Any, prox: Shrink, t: jax.Array
+    ) -> jax.Array:
         x = center(*operands)
         r = prox(jnp.abs(x), t)
         # Zeros become +0; the sign alone would leave -0 behind negative entries.
@@ -107,10 +124,12 @@ class Entries(Geometry):
     def units(self, x: jax.Array) -> jax.Array:
         return x != 0
 
-    def shrunk_units(self, x: jax.Array, prox, t) -> jax.Array:
+    def shrunk_units(self, x: jax.Array, prox: Shrink, t: jax.Array) -> jax.Array:
         return prox(jnp.abs(x), t) != 0
 
-    def excess(self, x: jax.Array, v: jax.Array, slope) -> jax.Array:
+    def subgradient_distance(
+        self, x: jax.Array, v: jax.Array, slope: Callable[[jax.Array], jax.Array]
+    ) -> jax.Array:
         level = slope(jnp.abs(x))
         active = x != 0
         outside = v - jnp.where(active, level, 0) * jnp.sign(x)
@@ -119,142 +138,6 @@ class Entries(Geometry):
 
     def zero_magnitudes(self, x: jax.Array, v: jax.Array) -> jax.Array:
         return jnp.where(x == 0, jnp.abs(v), 0)
-
-
-class _Layout(NamedTuple):
-    """How an array is cut into groups; without tiles the first two are its shape."""
-
-    padded: Shape
-    tiled: Shape
-    reduced: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Groups(Geometry):
-    """Groups of entries; the magnitude is the Euclidean norm.
-
-    Args:
-      group_axes: The axes that enumerate the groups; all others are reduced. ``()``
-        makes the whole array one group.
-      weighted: Weight every group by the square root of its size.
-      block: Tile lengths along ``group_axes``; ``None`` for one group per index. The
-        last tile of an axis may be shorter.
-    """
-
-    group_axes: tuple[int, ...]
-    weighted: bool = True
-    block: tuple[int, ...] | None = None
-
-    def __str__(self) -> str:
-        if not self.group_axes:
-            return "the whole array"
-        axes = ", ".join(map(str, self.group_axes))
-        tiles = "" if self.block is None else f" in tiles of {self.block}"
-        return f"groups along axis {axes}{tiles}"
-
-    def check(self, shape: Shape) -> None:
-        _ = normalized_axes(self.group_axes, shape)
-
-    def weights(self, shape: Shape) -> ArrayLike:
-        if not self.weighted:
-            return 1.0
-        sizes = np.expand_dims(self.sizes(shape), self._layout(shape).reduced)
-        return np.sqrt(sizes) if sizes.size != 1 else math.sqrt(sizes.item())
-
-    def sizes(self, shape: Shape) -> np.ndarray:
-        axes = normalized_axes(self.group_axes, shape)
-        blocks = dict(zip(axes, self.block or (1,) * len(axes), strict=True))
-        sizes = np.asarray(math.prod(n for i, n in enumerate(shape) if i not in axes))
-        for axis in sorted(axes):
-            starts = np.arange(0, shape[axis], blocks[axis])
-            lengths = np.minimum(blocks[axis], shape[axis] - starts)
-            uniform = lengths.size > 0 and (lengths == lengths[0]).all()
-            sizes = sizes[..., None] * (lengths[:1] if uniform else lengths)
-        return sizes
-
-    def magnitudes(self, x: jax.Array) -> jax.Array:
-        squares = self.reduce(jnp.sum, jnp.square(x))
-        # sqrt has an infinite slope at 0; the inner where keeps gradients finite.
-        return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))
-
-    def shrink_at(self, center: Center, operands: Operands, prox, t) -> jax.Array:
-        shape = jax.eval_shape(center, *operands).shape
-        level = t * jnp.asarray(self.weights(shape), t.dtype)
-        # A scalar that leaves share XLA:CPU would write out, as large as the array.
-        operands = lax.optimization_barrier(operands)
-        r = self.magnitudes(center(*operands))
-        shrunk = prox(r, level)
-        factor = jnp.where(shrunk == 0, 0, shrunk / jnp.where(r == 0, 1, r))
-        # Level 0 keeps even entries so small that their squares sum to 0.
-        factor = jnp.where(level == 0, 1, factor)
-        # Behind the barrier the centre is computed anew, in one fused pass. Otherwise
-        # XLA shares it between both uses and writes it out, as large as the array.
-        operands, factor = lax.optimization_barrier((operands, factor))
-        factor = self.expand(factor, shape)
-        return jnp.where(factor == 0, 0, center(*operands) * factor)
-
-    def units(self, x: jax.Array) -> jax.Array:
-        return self._squeeze(self.reduce(jnp.any, x != 0), x.shape)
-
-    def shrunk_units(self, x: jax.Array, prox, t) -> jax.Array:
-        level = t * jnp.asarray(self.weights(x.shape), t.dtype)
-        kept = (prox(self.magnitudes(x), level) != 0) | (level == 0)
-        return self._squeeze(kept & self.reduce(jnp.any, x != 0), x.shape)
-
-    def excess(self, x: jax.Array, v: jax.Array, slope) -> jax.Array:
-        r = self.magnitudes(x)
-        level = slope(r)
-        pull = jnp.where(r == 0, 0, level / jnp.where(r == 0, 1, r))
-        outside = self.magnitudes(v - self.expand(pull, x.shape) * x)
-        inside = jnp.maximum(self.magnitudes(v) - level, 0)
-        return norm(jnp.where(r == 0, inside, outside))
-
-    def zero_magnitudes(self, x: jax.Array, v: jax.Array) -> jax.Array:
-        return jnp.where(self.reduce(jnp.any, x != 0), 0, self.magnitudes(v))
-
-    def reduce(self, op: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
-        """Reduce every group with ``op(x, axis=..., keepdims=True)``."""
-        layout = self._layout(x.shape)
-        if self.block is not None:
-            pad = [(0, p - n) for p, n in zip(layout.padded, x.shape, strict=True)]
-            x = jnp.pad(x, pad).reshape(layout.tiled)
-        return op(x, axis=layout.reduced, keepdims=True)
-
-    def total(self, term: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
-        """Sum an elementwise term of some arrays over every group."""
-        return self.reduce(jnp.sum, term(*operands))
-
-    def each(self, fn: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
-        """Compute an elementwise function of some arrays."""
-        return fn(*operands)
-
-    def expand(self, per_group: jax.Array, shape: Shape) -> jax.Array:
-        """Make one number per group broadcast against an array of ``shape``."""
-        if self.block is None:
-            return per_group
-        layout = self._layout(shape)
-        tiled = jnp.broadcast_to(per_group, layout.tiled).reshape(layout.padded)
-        return lax.slice(tiled, (0,) * len(shape), shape)
-
-    def _squeeze(self, per_group: jax.Array, shape: Shape) -> jax.Array:
-        return lax.squeeze(per_group, self._layout(shape).reduced)
-
-    def _layout(self, shape: Shape) -> _Layout:
-        axes = normalized_axes(self.group_axes, shape)
-        blocks = dict(zip(axes, self.block, strict=True)) if self.block else {}
-        padded, tiled, reduced = [], [], []
-        for axis, length in enumerate(shape):
-            block = blocks.get(axis)
-            if block is not None:
-                count = -(-length // block)
-                padded.append(count * block)
-                tiled += [count, block]
-            else:
-                padded.append(length)
-                tiled.append(length)
-            if block is not None or axis not in axes:
-                reduced.append(len(tiled) - 1)
-        return _Layout(tuple(padded), tuple(tiled), tuple(reduced))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,8 +150,13 @@ class SingularValues(Geometry):
 
     matrix_axes: tuple[int, int] = (-2, -1)
 
-    def __str__(self) -> str:
-        return f"singular values of axes {self.matrix_axes}"
+    names: ClassVar[dict[str, str]] = {"l1": "nuclear_norm", "mcp": "spectral_mcp"}
+
+    def spelled(self, entrywise: str, keywords: dict[str, Any]) -> str:
+        axes = {} if self.matrix_axes == (-2, -1) else {"matrix_axes": self.matrix_axes}
+        if entrywise in self.names:
+            return call(self.names[entrywise], **axes, **keywords)
+        return call("on_singular_values", call(entrywise, **keywords), **axes)
 
     def check(self, shape: Shape) -> None:
         _ = normalized_axes(self.matrix_axes, shape, name="matrix_axes")
@@ -279,7 +167,9 @@ class SingularValues(Geometry):
     def magnitudes(self, x: jax.Array) -> jax.Array:
         return jnp.linalg.svd(self._matrices(x), compute_uv=False)
 
-    def shrink_at(self, center: Center, operands: Operands, prox, t) -> jax.Array:
+    def shrink_at(
+        self, center: Center, operands: Any, prox: Shrink, t: jax.Array
+    ) -> jax.Array:
         x = self._matrices(center(*operands))
         y = shrunk_singular_values(x, lambda s: prox(s, t))
         return jnp.moveaxis(jnp.where(t == 0, x, y), (-2, -1), self.matrix_axes)
@@ -288,7 +178,7 @@ class SingularValues(Geometry):
         s = self.magnitudes(x)
         return s > self._tolerance(x) * jnp.max(s, axis=-1, keepdims=True, initial=0)
 
-    def shrunk_units(self, x: jax.Array, prox, t) -> jax.Array:
+    def shrunk_units(self, x: jax.Array, prox: Shrink, t: jax.Array) -> jax.Array:
         s = self.magnitudes(x)
         floor = self._tolerance(x) * jnp.max(s, axis=-1, keepdims=True, initial=0)
         return jnp.where(t == 0, s > floor, prox(s, t) > 0)
@@ -303,13 +193,15 @@ class SingularValues(Geometry):
 
         return self.shrink_at(lambda y: y, (x,), drop, jnp.ones((), x.dtype))
 
-    def excess(self, x: jax.Array, v: jax.Array, slope) -> jax.Array:
+    def subgradient_distance(
+        self, x: jax.Array, v: jax.Array, slope: Callable[[jax.Array], jax.Array]
+    ) -> jax.Array:
         x, v = self._matrices(x), self._matrices(v)
-        u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-        active = s > self._tolerance(x) * jnp.max(s, axis=-1, keepdims=True, initial=0)
+        u, s, vt, active = self._active_bases(x)
         level = slope(s)
-        u = jnp.where(active[..., None, :], u, 0)
-        vt = jnp.where(active[..., :, None], vt, 0)
+        # The subgradients are U diag(level) V' plus what is orthogonal to U and V, of
+        # spectral norm at most slope(0). So v splits: its part in the tangent space
+        # (what shares rows or columns with U, V) has one target, the rest a ball.
         left = matmul(u, matmul(transpose(u), v))
         right = matmul(matmul(v, transpose(vt)), vt)
         both = matmul(u, matmul(transpose(u), right))
@@ -322,15 +214,21 @@ class SingularValues(Geometry):
 
     def zero_magnitudes(self, x: jax.Array, v: jax.Array) -> jax.Array:
         x, v = self._matrices(x), self._matrices(v)
-        u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-        active = s > self._tolerance(x) * jnp.max(s, axis=-1, keepdims=True, initial=0)
-        u = jnp.where(active[..., None, :], u, 0)
-        vt = jnp.where(active[..., :, None], vt, 0)
+        u, s, vt, active = self._active_bases(x)
         v = v - matmul(u, matmul(transpose(u), v))
         v = v - matmul(matmul(v, transpose(vt)), vt)
         rest = jnp.linalg.svd(v, compute_uv=False)
         full = jnp.sum(active, axis=-1, keepdims=True) == s.shape[-1]
         return jnp.where(full, 0, rest)
+
+    def _active_bases(
+        self, x: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Return the SVD of matrices, 0 for the vectors of zero singular values."""
+        u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+        active = s > self._tolerance(x) * jnp.max(s, axis=-1, keepdims=True, initial=0)
+        u = jnp.where(active[..., None, :], u, 0)
+        return u, s, jnp.where(active[..., :, None], vt, 0), active
 
     def _matrices(self, x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, self.matrix_axes, (-2, -1))
@@ -340,29 +238,14 @@ class SingularValues(Geometry):
         return max(rows, columns, 1) * float(jnp.finfo(x.dtype).eps)
 
 
-def as_groups(
-    group_axes: int | tuple[int, ...],
-    weighted: bool = True,
-    block: int | tuple[int, ...] | None = None,
-) -> Groups:
-    """Build `Groups` from what a user may write: an int for a tuple of one.
-
-    Raises:
-      TypeError: an axis or a block length is not an integer.
-      ValueError: a block length is not positive, or there is not one per group axis.
-    """
-    axes = as_axes(group_axes)
-    if block is not None:
-        single = isinstance(block, numbers.Integral)
-        block = as_axes(block, name="block") * (len(axes) if single else 1)
-        if len(block) != len(axes) or min(block, default=0) < 1:
-            raise ValueError(
-                f"`block` must hold one positive length per group axis, got {block} "
-                f"for `group_axes` {axes}."
-            )
-    return Groups(axes, weighted, block)
-
-
 def norm(x: jax.Array) -> jax.Array:
     """Return the Euclidean norm of all entries."""
     return jnp.sqrt(jnp.sum(jnp.square(x)))
+
+
+def as_singular_values(matrix_axes: tuple[int, int]) -> SingularValues:
+    """Build `SingularValues`, or raise a ValueError unless there are two axes."""
+    axes = as_axes(matrix_axes, name="matrix_axes")
+    if len(axes) != 2:
+        raise ValueError(f"`matrix_axes` must be rows and columns, got {axes}.")
+    return SingularValues(axes)

@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
+from rmda_jax.regularizers._spelling import call
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Levels(Regularizer):
     r"""``count`` evenly spaced levels from ``lower`` to ``upper``.
 
@@ -32,8 +33,15 @@ class Levels(Regularizer):
         check_parameter("upper", self.upper, above=self.lower, finite=True)
 
     def __str__(self) -> str:
-        kind = "soft levels" if self.soft else "levels"
-        return f"{self.count} {kind} in [{self.lower:g}, {self.upper:g}]"
+        soft = {"soft": True} if self.soft else {}
+        name = {2: "binary", 3: "ternary"}.get(self.count)
+        if name and self.lower == -self.upper:
+            scale = {} if self.upper == 1 else {"scale": self.upper}
+            return call(name, **scale, **soft)
+        bits, ends = self.count.bit_length() - 1, {}
+        if (self.lower, self.upper) != (-1, 1):
+            ends = {"lower": self.lower, "upper": self.upper}
+        return call("uniform_levels", bits, **ends, **soft)
 
     @property
     def is_separable(self) -> bool:
@@ -51,7 +59,7 @@ class Levels(Regularizer):
     def nearest(self, x: jax.Array) -> jax.Array:
         """Return the level nearest to every entry, from a table: always the same bits.
 
-        Arithmetic would round differently under jit, and one level become two.
+        Arithmetic rounds differently under `jit`, which would split one level in two.
         """
         position = jnp.floor((x - self.lower) / self.spacing + 0.5)
         index = jnp.clip(position, 0, self.count - 1)
@@ -86,84 +94,3 @@ class Levels(Regularizer):
 
     def _snap(self, x: jax.Array, eps: float) -> jax.Array:
         return jnp.where(self._support(x, eps), self.nearest(x), x)
-
-
-def binary(scale: float = 1.0, *, soft: bool = False) -> Levels:
-    r"""Two levels, :math:`\{-s, +s\}`.
-
-    Hard: the indicator of :math:`\{-s,+s\}^n`, prox :math:`s\,\mathrm{sign}(x)` (at 0:
-    :math:`+s`). Soft: :math:`\sum_i \min(|x_i - s|, |x_i + s|)`, the ProxQuant penalty.
-
-    Args:
-      scale: :math:`s > 0`.
-      soft: Penalise the distance to the levels instead of forbidding it.
-
-    Returns:
-      A separable, nonconvex regularizer for arrays of any shape.
-
-    Raises:
-      ValueError: ``scale`` is not positive and finite.
-
-    Examples:
-      >>> rj.binary().prox(jnp.array([0.2, -3.0]), 1.0)
-      Array([ 1., -1.], dtype=float32)
-
-    References:
-      Bai, Wang & Liberty, `ProxQuant <https://arxiv.org/abs/1810.00861>`_, 2019.
-    """
-    check_parameter("scale", scale, above=0, finite=True)
-    return Levels(-scale, scale, 2, soft)
-
-
-def ternary(scale: float = 1.0, *, soft: bool = False) -> Levels:
-    r"""Three levels, :math:`\{-s, 0, +s\}`.
-
-    Hard: the indicator, prox rounds to the nearest level. Soft:
-    :math:`\sum_i \min(|x_i|, |x_i - s|, |x_i + s|)`.
-
-    Args:
-      scale: :math:`s > 0`.
-      soft: Penalise the distance to the levels instead of forbidding it.
-
-    Returns:
-      A separable, nonconvex regularizer for arrays of any shape.
-
-    Raises:
-      ValueError: ``scale`` is not positive and finite.
-
-    Examples:
-      >>> rj.ternary().prox(jnp.array([0.2, -3.0, 0.7]), 1.0)
-      Array([ 0., -1.,  1.], dtype=float32)
-
-    References:
-      Bai, Wang & Liberty, `ProxQuant <https://arxiv.org/abs/1810.00861>`_, 2019.
-    """
-    check_parameter("scale", scale, above=0, finite=True)
-    return Levels(-scale, scale, 3, soft)
-
-
-def uniform_levels(
-    bits: int, lower: float = -1.0, upper: float = 1.0, *, soft: bool = False
-) -> Levels:
-    r"""The :math:`2^k` evenly spaced levels of ``bits`` = k bits.
-
-    Args:
-      bits: k, from 1 to 16.
-      lower: Lowest level.
-      upper: Highest level.
-      soft: Penalise the distance to the nearest level instead of forbidding it.
-
-    Returns:
-      A separable, nonconvex regularizer for arrays of any shape. With an even number of
-      levels symmetric about 0, zero is not a level.
-
-    Raises:
-      ValueError: ``bits`` out of range, ``upper`` not above ``lower`` or infinite.
-
-    Examples:
-      >>> rj.uniform_levels(2, 0.0, 3.0).prox(jnp.array([0.4, 2.6, 9.0]), 1.0)
-      Array([0., 3., 3.], dtype=float32)
-    """
-    if not (isinstance(bits, int) and 1 <= bits <= 16):
-        raise ValueError(f"`bits` must be an integer from 1 to 16, got {bits}.")
-    return Levels(lower, upper, 2**bits, soft)

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, spec_of
-from rmda_jax.regularizers._on_groups import group_lasso
+from rmda_jax.regularizers.named._groups import group_lasso
+from rmda_jax.regularizers.named._products import tied_group_lasso
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._trace import UnitMember, trace
+from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
-from rmda_jax.specs._rules import RegularizerMap
-from rmda_jax.specs._ties import tied_group_lasso
 
 Side = Literal["consumers", "producers", "all"]
 
@@ -74,7 +74,7 @@ def group_rules(
       >>> rules = shrink.group_rules(gated, params, jnp.ones((2, 4)), side="all").rules
       >>> for rule in rules:
       ...     print(rule.pattern, rule.regularizer)
-      ('down', 'gate', 'up') magnitude of groups tied along axes -2, -1, -1
+      ('down', 'gate', 'up') tied_group_lasso(group_axes=(-2, -1, -1))
 
     References:
       Fang et al., `DepGraph: Towards Any Structural Pruning

@@ -1,4 +1,3 @@
-"""WHERE in a pytree a regularizer acts: names, rules, ties."""
+"""WHERE in a pytree a regularizer acts: names of leaves, and rules for them."""
 
-from rmda_jax.specs._rules import RegularizerMap as RegularizerMap
-from rmda_jax.specs._ties import tied_group_lasso as tied_group_lasso
+from rmda_jax.specs._map import RegularizerMap as RegularizerMap

@@ -6,35 +6,35 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, spec_of_leaf
-from rmda_jax.specs._bound import Bound, acting
+from rmda_jax.specs._leaf_rules import LeafRule, active
 
 
-def table(bounds: Sequence[Bound], params: Params) -> str:
+def table(rules: Sequence[LeafRule], params: Params) -> str:
     """Return a table of the leaves of a tree; see `RegularizerMap.report`."""
     leaves = jax.tree.leaves(params)
-    named = zip(bounds, leaves, strict=True)
-    shapes = [spec_of_leaf(bound.name, leaf)[0] for bound, leaf in named]
+    named = zip(rules, leaves, strict=True)
+    shapes = [spec_of_leaf(rule.name, leaf)[0] for rule, leaf in named]
     rows, units, zeros, all_zero = [], 0, 0, []
-    first = {min(bound.leaves): bound for bound in acting(bounds)}
-    for i, (bound, shape) in enumerate(zip(bounds, shapes, strict=True)):
-        row = (bound.name, str(shape))
-        if bound.regularizer is None:
+    first = {min(one.leaves): one for one in active(rules)}
+    for i, (rule, shape) in enumerate(zip(rules, shapes, strict=True)):
+        row = (rule.name, str(shape))
+        if rule.regularizer is None:
             rows.append((*row, "-", "-", "-", "-"))
             continue
-        factor = "" if bound.multiplier == 1 else f"{bound.multiplier:g} x "
-        row = (*row, f"{factor}{bound.regularizer}")
+        factor = "" if rule.multiplier == 1 else f"{rule.multiplier:g} x "
+        row = (*row, f"{factor}{rule.regularizer}")
         if i not in first:
             # What a tie has is counted at its first leaf.
-            rows.append((*row, f"with {bounds[min(bound.leaves)].name}", "", ""))
+            rows.append((*row, f"with {rules[min(rule.leaves)].name}", "", ""))
             continue
-        alive = np.asarray(bound.regularizer.support(bound.of(leaves)))
-        sizes = np.unique(bound.regularizer.unit_sizes(bound.of(shapes)))
+        alive = np.asarray(rule.regularizer.support(rule.take(leaves)))
+        sizes = np.unique(rule.regularizer.unit_sizes(rule.take(shapes)))
         zero = int((~alive).sum())
         units, zeros = units + alive.size, zeros + zero
         if zero == alive.size and any(
-            passes_on(bounds[j].name, shapes[j]) for j in bound.leaves
+            passes_on(rules[j].name, shapes[j]) for j in rule.leaves
         ):
-            all_zero.append(bound.name)
+            all_zero.append(rule.name)
         rows.append((*row, str(alive.size), _range(sizes), _share(zero, alive.size)))
     rows.append(("total", "", "", str(units), "", _share(zeros, units)))
     return "\n".join([_aligned(rows), *called_out(all_zero)])
@@ -87,10 +87,10 @@ def _share(zero: int, total: int) -> str:
 def _aligned(rows: list[tuple[str, ...]]) -> str:
     header = ("leaf", "shape", "regularizer", "units", "unit size", "zero units")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = tuple("-" * width for width in widths)
+    line = tuple("-" * width for width in widths)
     return "\n".join(
         "  ".join(
             cell.ljust(width) for cell, width in zip(row, widths, strict=True)
         ).rstrip()
-        for row in (header, rule, *rows[:-1], rule, rows[-1])
+        for row in (header, line, *rows[:-1], line, rows[-1])
     )

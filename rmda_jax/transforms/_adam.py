@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import (
     check_hyperparameter,
     check_params,
@@ -49,10 +49,12 @@ class AdamOptions(NamedTuple):
         numbers = (evaluate(value, count) for value in self[:-1])
         return AdamScalars(*numbers)
 
-    def init(self, regularizer: Spec, params: Params, amsgrad: bool) -> ProxAdamState:
+    def init(
+        self, regularizer: RegularizerSpec, params: Params, amsgrad: bool
+    ) -> ProxAdamState:
         """Return the state before the first update."""
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
 
         def zeros() -> Params:
             return accumulators(params, self.accumulator_dtype)

@@ -11,10 +11,10 @@ from jax import lax
 
 from rmda_jax._types import Params, ScalarOrSchedule, Shape, spec_of, wide_dtype
 from rmda_jax.regularizers._checks import check_parameter
-from rmda_jax.regularizers._on_entries import l0
-from rmda_jax.regularizers._select import keep_largest
+from rmda_jax.regularizers.named._entries import l0
+from rmda_jax.regularizers.solvers._top_k import keep_largest
+from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
-from rmda_jax.specs._rules import RegularizerMap
 from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
 from rmda_jax.transforms._state import state_leaves
 
@@ -157,7 +157,7 @@ class Masks:
         shapes = [spec_of(leaf)[0] for leaf in jax.tree.leaves(params)]
         sparse = [
             i
-            for i, bound in enumerate(self._rules().bind(params))
+            for i, bound in enumerate(self._rules().resolve(params))
             if bound.regularizer is not None
             and math.prod(shapes[i]) > 0
             and (self.where is not None or len(shapes[i]) > 1)

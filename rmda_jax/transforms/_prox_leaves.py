@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rmda_jax.specs._bound import Bound
+from rmda_jax.specs._leaf_rules import LeafRule
 
 
 def prox_each(
-    bounds: Sequence[Bound],
+    bounds: Sequence[LeafRule],
     center: Callable[..., jax.Array],
     operands: Sequence[list[jax.Array]],
     step_size: jax.Array,
@@ -36,16 +36,16 @@ def prox_each(
     out: list[Any] = [None] * len(bounds)
     for bound in _each_once(bounds):
         if bound.regularizer is None:
-            new = center(*bound.of(rows))
+            new = center(*bound.take(rows))
         else:
             t = step_size * bound.multiplier
-            new = bound.regularizer.prox_at(center, bound.of(rows), t)
+            new = bound.regularizer.prox_at(center, bound.take(rows), t)
         bound.put(out, new)
     return out
 
 
 def metric_prox_each(
-    bounds: Sequence[Bound],
+    bounds: Sequence[LeafRule],
     center: Callable[..., jax.Array],
     operands: Sequence[list[jax.Array]],
     metric: Callable[[jax.Array], jax.Array],
@@ -87,13 +87,13 @@ def metric_prox_each(
         for i in bound.leaves:
             metrics[i] = metric(squares[i] + zero.astype(squares[i].dtype))
             centers[i] = center(*rows[i], metrics[i])
-        new = bound.of(centers)
+        new = bound.take(centers)
         if bound.regularizer is not None:
             new, n_steps = bound.regularizer.counted_metric_prox(
                 new,
                 step_size * bound.multiplier,
-                bound.of(metrics),
-                start=bound.of(start),
+                bound.take(metrics),
+                start=bound.take(start),
                 **options,
             )
             if n_steps is not None:  # a closed form takes none
@@ -102,6 +102,6 @@ def metric_prox_each(
     return out
 
 
-def _each_once(bounds: Sequence[Bound]) -> list[Bound]:
+def _each_once(bounds: Sequence[LeafRule]) -> list[LeafRule]:
     """Return the rules in flattening order, that of a tie at its first leaf."""
     return [bound for i, bound in enumerate(bounds) if i == min(bound.leaves)]

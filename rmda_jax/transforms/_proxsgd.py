@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._bound import Bound
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import (
     check_averaging,
     check_hyperparameter,
@@ -33,7 +33,7 @@ class ProxSGDState(NamedTuple):
 @readable
 def proxsgd(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     averaging: ScalarOrSchedule = 0.1,
@@ -85,7 +85,7 @@ def proxsgd(
 
     def init_fn(params: Params) -> ProxSGDState:
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
         mu = accumulators(params, accumulator_dtype)
         return ProxSGDState(count=jnp.zeros((), jnp.int32), mu=mu)
 
@@ -94,7 +94,7 @@ def proxsgd(
     ) -> tuple[optax.Updates, ProxSGDState]:
         check_updates(updates, params, state, ProxSGDState)
         return _proxsgd_update(
-            bind(regularizer, params),
+            resolve(regularizer, params),
             updates,
             state,
             params,
@@ -109,7 +109,7 @@ def proxsgd(
 
 
 def _proxsgd_update(
-    bounds: list[Bound],
+    bounds: list[LeafRule],
     updates: optax.Updates,
     state: ProxSGDState,
     params: Params,

@@ -8,8 +8,8 @@ import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._bound import Bound
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import (
     check_averaging,
     check_hyperparameter,
@@ -40,7 +40,7 @@ def _authors_averaging(count: ArrayLike) -> jax.Array:
 @readable
 def proxsgd_adaptive(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     averaging: ScalarOrSchedule = _authors_averaging,
@@ -60,7 +60,7 @@ def proxsgd_adaptive(
 
     As :math:`W_t` is a convex combination it is never exactly structured: `proxsgd` is
     the variant with unit step that papers compare with. Constraints go into the
-    regularizer, such as ``box_l1(-1, 1)``.
+    regularizer, such as ``boxed(l1(), -1, 1)``.
 
     Args:
       learning_rate: :math:`\epsilon_t \ge 0`, at most 1 for a convex combination. The
@@ -101,7 +101,7 @@ def proxsgd_adaptive(
 
     def init_fn(params: Params) -> ProxSGDAdaptiveState:
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
         return ProxSGDAdaptiveState(
             count=jnp.zeros((), jnp.int32),
             mu=accumulators(params, accumulator_dtype),
@@ -114,7 +114,7 @@ def proxsgd_adaptive(
         check_updates(updates, params, state, ProxSGDAdaptiveState)
         numbers = (learning_rate, strength, averaging, b2, eps)
         return _adaptive_update(
-            bind(regularizer, params),
+            resolve(regularizer, params),
             updates,
             state,
             params,
@@ -127,7 +127,7 @@ def proxsgd_adaptive(
 
 
 def _adaptive_update(
-    bounds: list[Bound],
+    bounds: list[LeafRule],
     updates: optax.Updates,
     state: ProxSGDAdaptiveState,
     params: Params,

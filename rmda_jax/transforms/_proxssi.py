@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._bound import Bound
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, ProxAdamState
 from rmda_jax.transforms._arguments import check_updates, scale
 from rmda_jax.transforms._prox_leaves import metric_prox_each
@@ -19,7 +19,7 @@ from rmda_jax.transforms._state import as_updates, leaf_lists
 @readable
 def proxssi(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     b1: ScalarOrSchedule = 0.9,
@@ -87,7 +87,7 @@ def proxssi(
     ) -> tuple[optax.Updates, ProxAdamState]:
         check_updates(updates, params, state, ProxAdamState)
         return _proxssi_update(
-            bind(regularizer, params),
+            resolve(regularizer, params),
             updates,
             state,
             params,
@@ -101,7 +101,7 @@ def proxssi(
 
 
 def _proxssi_update(
-    bounds: list[Bound],
+    bounds: list[LeafRule],
     updates: optax.Updates,
     state: ProxAdamState,
     params: Params,

@@ -17,8 +17,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._bound import Bound
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import (
     check_averaging,
     check_hyperparameter,
@@ -72,7 +72,7 @@ class RAMDAState(NamedTuple):
 @readable
 def ramda(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     averaging: ScalarOrSchedule = 0.01,
@@ -147,7 +147,7 @@ def ramda(
 
     def init_fn(params: Params) -> RAMDAState:
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
         return _initial_state(params, accumulator_dtype)
 
     def update_fn(
@@ -155,7 +155,7 @@ def ramda(
     ) -> tuple[optax.Updates, RAMDAState]:
         check_updates(updates, params, state, RAMDAState)
         return _ramda_update(
-            bind(regularizer, params),
+            resolve(regularizer, params),
             updates,
             state,
             params,
@@ -174,7 +174,7 @@ def ramda(
 
 
 def _ramda_update(
-    bounds: list[Bound],
+    bounds: list[LeafRule],
     updates: optax.Updates,
     state: RAMDAState,
     params: Params,

@@ -24,8 +24,8 @@ import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._bound import Bound
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import (
     check_averaging,
     check_hyperparameter,
@@ -72,7 +72,7 @@ class RMDAState(NamedTuple):
 @readable
 def rmda(
     learning_rate: ScalarOrSchedule,
-    regularizer: Spec,
+    regularizer: RegularizerSpec,
     strength: ScalarOrSchedule,
     *,
     averaging: ScalarOrSchedule = 0.01,
@@ -159,7 +159,7 @@ def rmda(
 
     def init_fn(params: Params) -> RMDAState:
         check_params(params)
-        _ = bind(regularizer, params)
+        _ = resolve(regularizer, params)
         return _initial_state(params, accumulator_dtype)
 
     def update_fn(
@@ -167,7 +167,7 @@ def rmda(
     ) -> tuple[optax.Updates, RMDAState]:
         check_updates(updates, params, state, RMDAState)
         return _rmda_update(
-            bind(regularizer, params),
+            resolve(regularizer, params),
             updates,
             state,
             params,
@@ -183,7 +183,7 @@ def rmda(
 
 
 def _rmda_update(
-    bounds: list[Bound],
+    bounds: list[LeafRule],
     updates: optax.Updates,
     state: RMDAState,
     params: Params,

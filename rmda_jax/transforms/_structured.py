@@ -9,16 +9,16 @@ import optax
 from jax.core import Tracer
 
 from rmda_jax._types import Params, spec_of
-from rmda_jax.specs._bound import Bound
+from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._names import is_variable
-from rmda_jax.specs._rules import Spec, bind
+from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import check_single
 from rmda_jax.transforms._elsewhere import states_in, where_the_zeros_are
 from rmda_jax.transforms._state import StructuredState, state_leaves, unwrap
 
 
 def structured_params(
-    opt_state: Any, regularizer: Spec, params: Params | None = None
+    opt_state: Any, regularizer: RegularizerSpec, params: Params | None = None
 ) -> Params:
     r"""Return the structured iterate :math:`\hat W_t` of a dual-averaging run.
 
@@ -69,7 +69,7 @@ def structured_params(
     return structured if params is None else _fill_masked(structured, params)
 
 
-def structured_support(opt_state: Any, regularizer: Spec) -> Any:
+def structured_support(opt_state: Any, regularizer: RegularizerSpec) -> Any:
     r"""Return the support of the structured iterate, without computing the iterate.
 
     Counted on the shrunk magnitudes of the prox itself: a rank needs no tolerance.
@@ -98,7 +98,7 @@ class IteratePart(NamedTuple):
     It is one leaf, or the tuple of leaves of a tie; so are centre, metric and gradient.
     """
 
-    bound: Bound
+    bound: LeafRule
     center: Any
     step_size: jax.Array
     metric: Any  # None: the plain prox
@@ -124,7 +124,9 @@ class IteratePart(NamedTuple):
         return acting.support(self.structured())
 
 
-def iterate_parts(opt_state: Any, regularizer: Spec) -> tuple[list[IteratePart], Any]:
+def iterate_parts(
+    opt_state: Any, regularizer: RegularizerSpec
+) -> tuple[list[IteratePart], Any]:
     """Return the parts of the structured iterate, in order, and its treedef.
 
     The states of a partition are merged: each leaf comes from the one that holds it.
@@ -133,7 +135,7 @@ def iterate_parts(opt_state: Any, regularizer: Spec) -> tuple[list[IteratePart],
     merged = jax.tree.map(_the_one_held, *trees, is_leaf=_is_masked)
     leaves, treedef = jax.tree.flatten(merged)
     centers = [leaf.center for leaf in leaves]
-    bounds = bind(regularizer, treedef.unflatten(centers))
+    bounds = resolve(regularizer, treedef.unflatten(centers))
     parts = []
     for i, bound in enumerate(bounds):
         if i != min(bound.leaves):
@@ -142,11 +144,11 @@ def iterate_parts(opt_state: Any, regularizer: Spec) -> tuple[list[IteratePart],
         parts.append(
             IteratePart(
                 bound,
-                bound.of(centers),
+                bound.take(centers),
                 leaf.step_size * bound.multiplier,
-                None if leaf.metric is None else bound.of(metrics),
+                None if leaf.metric is None else bound.take(metrics),
                 leaf.strength * bound.multiplier,
-                bound.of([leaf.mean_gradient for leaf in leaves]),
+                bound.take([leaf.mean_gradient for leaf in leaves]),
             )
         )
     return parts, treedef

@@ -108,7 +108,7 @@ def test_dual_averaging_finds_the_structure_and_keeps_it(run, method):
 
 
 @pytest.mark.parametrize("method", RIVALS)
-def test_rivals_come_as_near_and_are_never_right(run, method):
+def test_baselines_come_as_near_and_are_never_right(run, method):
     nearest = max(
         row["distance"] for row in of_method(run.rows, "RMDA") if row["decay"]
     )
@@ -120,7 +120,7 @@ def test_rivals_come_as_near_and_are_never_right(run, method):
 
 
 @pytest.mark.parametrize("method", RIVALS)
-def test_rivals_follow_gradients_at_the_floor_of_the_law(run, method):
+def test_baselines_follow_gradients_at_the_floor_of_the_law(run, method):
     # Mean norm against root mean square: up to 1 / (4 * 120) less, and the params of
     # a rate that decays hardly move; with a constant rate motion adds an error.
     floor = run.truth["gradient_noise"] * math.sqrt(0.1 / 1.9)

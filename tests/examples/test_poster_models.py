@@ -40,7 +40,9 @@ def test_networks_have_the_published_sizes(network):
     n_groups = sum(shape[-2] for shape in shapes)
     n_kernels = sum(s[-2] * (s[-1] if len(s) == 4 else 1) for s in shapes)
     assert (n_params, n_groups, n_kernels) == SIZES[network]
-    regularized = [bound.regularizer for bound in REGULARIZERS["groups"].bind(params)]
+    regularized = [
+        bound.regularizer for bound in REGULARIZERS["groups"].resolve(params)
+    ]
     assert sum(r is not None for r in regularized) == len(shapes)
 
 

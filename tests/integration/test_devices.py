@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import rmda_jax as rj
 from examples.integrations import shard_map_axis, sharded_mesh
 from examples.integrations._problem import RULES, batches, optimizer, start, step_of
-from rmda_jax.specs._ties import reshard
+from rmda_jax.regularizers._tied_groups import reshard
 from tests.transforms.test_sharding import kinds, mesh_of
 
 ROOT = Path(__file__).parents[2]

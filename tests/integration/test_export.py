@@ -11,7 +11,7 @@ import pytest
 from jax import export
 
 import rmda_jax as rj
-from tests import _factories
+from tests import _table
 from tests.transforms._table import GROUPS, ROWS, rows, run, start
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -42,7 +42,8 @@ def check_lowers(name, what, function, *arguments):
 
 
 def test_factories_are_all_listed():
-    assert _factories.ARGUMENTS.keys() == _factories.public_factories()
+    tied = {"tied_group_lasso", "on_tied_groups"}
+    assert _table.ARGUMENTS.keys() | tied == _table.public_factories()
 
 
 X = jax.ShapeDtypeStruct((3, 8, 4), jnp.float32)
@@ -67,9 +68,9 @@ def exists(function, *arguments) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", sorted(_factories.ARGUMENTS))
+@pytest.mark.parametrize("name", sorted(_table.ARGUMENTS))
 def test_regularizer_lowers(name):
-    regularizer = _factories.regularizer(name)
+    regularizer = _table.regularizer(name)
     for method, arguments in (METHODS | OPTIONAL).items():
         function = getattr(regularizer, method)
         if method in OPTIONAL and not exists(function, *arguments):
@@ -150,6 +151,11 @@ FUNCTIONS = {
         lambda: jnp.ones((4, 3)),
         lambda: jnp.ones((2, 4)),
     ),
+    "on_tied_groups": (
+        lambda a, b: rj.on_tied_groups(rj.mcp(), (0, 1)).metric_prox((a, b), 0.5, 2.0),
+        lambda: jnp.ones((4, 3)),
+        lambda: jnp.ones((2, 4)),
+    ),
     "stages": (RECIPE["learning_rate"], lambda: jnp.int32(3)),
     "stages, averaging": (RECIPE["averaging"], lambda: jnp.int32(3)),
     "stages, square root": (SQRT["averaging"], lambda: jnp.int32(3)),
@@ -175,7 +181,7 @@ def test_no_public_function_is_left_out():
     tested = {name.split(",")[0].split(" ")[0] for name in (*OF_STATE, *FUNCTIONS)}
     tested |= {
         row.public or row.factory.__name__ for row in ROWS
-    } | _factories.ARGUMENTS.keys()
+    } | _table.ARGUMENTS.keys()
     public = public_functions(rj) | public_functions(rj.metrics, "metrics.")
     assert public == tested
 

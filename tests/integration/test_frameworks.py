@@ -135,7 +135,7 @@ FRAMEWORKS = {
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_names_are_the_same_in_every_framework(framework):
     make, _, prefix = FRAMEWORKS[framework]
-    names = {bound.name for bound in MAP.bind(make(start()))}
+    names = {bound.name for bound in MAP.resolve(make(start()))}
     if prefix is None:
         assert names == {"0/bias", "0/kernel", "1/0/bias", "1/0/kernel"}
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rmda_jax import testing
-from tests._factories import public_factories
+from tests._table import public_factories
 from tests.laws._table import CASES, each_law, first_cases
 
 # Whatever the shape, the same operations are traced.

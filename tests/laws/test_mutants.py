@@ -12,9 +12,9 @@ import pytest
 
 import rmda_jax as rj
 from rmda_jax import testing
-from rmda_jax.regularizers._composed import Composed
-from rmda_jax.regularizers._geometries import Groups
+from rmda_jax.regularizers._groups import Groups
 from rmda_jax.regularizers._levels import Levels
+from rmda_jax.regularizers._magnitude import MagnitudePenalty
 from rmda_jax.regularizers._penalties import MCP, Abs
 
 X = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
@@ -108,12 +108,12 @@ class TwiceTheValue(L1):
         return 2 * super()._value(x)
 
 
-class MissingWeight(Composed):
+class MissingWeight(MagnitudePenalty):
     """A group lasso whose prox forgets the square root of the group size."""
 
     def _prox(self, x, t):
         bare = dataclasses.replace(self.geometry, weighted=False)
-        return Composed(self.penalty, bare)._prox(x, t)
+        return MagnitudePenalty(self.penalty, bare)._prox(x, t)
 
     def _prox_at(self, center, operands, t):
         return self._prox(center(*operands), t)
@@ -131,7 +131,7 @@ class WrongThreshold(L1):
         return jnp.where(jnp.square(x) > t, x, 0)
 
 
-class OnlyLocal(Composed):
+class OnlyLocal(MagnitudePenalty):
     """MCP whose prox is stationary but not the least where there are two minima."""
 
     def _prox(self, x, t):

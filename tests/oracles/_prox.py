@@ -1,6 +1,7 @@
-"""One oracle per factory: a slow global minimiser of the prox objective and its value.
+"""Oracles: a slow global minimiser of the prox objective, and its value.
 
-`ORACLES[name].prox(v, step_size, **arguments)` minimises, globally,
+`tests._table` has one for each factory. `ORACLES[name].prox(v, step_size, **arguments)`
+minimises, globally,
 1/2 ||x-v||^2 + step_size*psi(x); `metric_prox` has 1/2 sum metric*(x-v)^2 instead.
 The arguments and their defaults are those of the factory `name`.  No oracle shares a
 formula with a fast implementation; each method is named where it is implemented.
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import _groups, _scalar, _sets, _values
 
-_L1 = _scalar.PENALTIES["l1"]()
+_L1 = _scalar.Penalty(_scalar.magnitude)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Oracle:
     metric_prox: Callable | None = None
 
 
-def _entries(penalty):
+def entries(penalty):
     """Separable: grid, brackets and bisection on every entry."""
 
     def prox(v, step_size, **kw):
@@ -35,7 +36,7 @@ def _entries(penalty):
     return Oracle(prox, lambda x, **kw: _values.entries(x, penalty(**kw)), metric_prox)
 
 
-def _levels(values):
+def levels(values):
     """Level sets: enumeration of the levels; soft ones by the entrywise search."""
 
     def prox(v, step_size, *, soft=False, **kw):
@@ -55,7 +56,7 @@ def _levels(values):
     return Oracle(prox, value, metric_prox)
 
 
-def _radial(penalty):
+def radial(penalty):
     """Group penalties phi(||x_g||): search along the ray; list of stationary points."""
 
     def prox(v, step_size, *, group_axes=-2, weighted=True, block=None, **kw):
@@ -74,18 +75,7 @@ def _radial(penalty):
     return Oracle(prox, value, metric_prox)
 
 
-def _l2_norm():
-    """The group lasso of one group of weight 1."""
-    whole = {"group_axes": (), "weighted": False}
-    lasso = _radial(_scalar.l1)
-    return Oracle(
-        lambda v, step_size: lasso.prox(v, step_size, **whole),
-        lambda x: lasso.value(x, **whole),
-        lambda v, step_size, metric: lasso.metric_prox(v, step_size, metric, **whole),
-    )
-
-
-def _sparse_group_lasso():
+def sparse_group_lasso():
     """Sparse group lasso: list of stationary points, also where the metric is 1."""
 
     def metric_prox(v, step, metric, *, group_axes=-2, l1_ratio=0.5, weighted=True):
@@ -100,19 +90,19 @@ def _sparse_group_lasso():
     return Oracle(lambda v, t, **kw: metric_prox(v, t, 1.0, **kw), value, metric_prox)
 
 
-def _linf(group_axes, weighted):
+def linf():
     """Largest magnitudes: bisection on the clipping level."""
 
-    def prox(v, step_size, *, group_axes=group_axes, weighted=weighted):
+    def prox(v, step_size, *, group_axes=-2, weighted=True):
         return _groups.linf_prox(v, step_size, group_axes, weighted)
 
-    def value(x, *, group_axes=group_axes, weighted=weighted):
+    def value(x, *, group_axes=-2, weighted=True):
         return _values.group_linf(x, group_axes, weighted)
 
     return Oracle(prox, value)
 
 
-def _spectral(penalty):
+def spectral(penalty):
     """Penalties of the singular values: SVD and the entrywise search."""
 
     def prox(v, step_size, *, matrix_axes=(-2, -1), **kw):
@@ -124,7 +114,7 @@ def _spectral(penalty):
     return Oracle(prox, value)
 
 
-def _set(projection, value, has_metric=False):
+def feasible_set(projection, value, has_metric=False):
     """Indicators: the step size is idle."""
 
     def metric_prox(v, step_size, metric, **kw):
@@ -137,7 +127,7 @@ def _set(projection, value, has_metric=False):
     )
 
 
-def _fused(default_ratio):
+def fused(default_ratio):
     """Differences along an axis: active sets on the dual of every slice."""
 
     def prox(v, step, *, axis=-1, l1_ratio=default_ratio):
@@ -148,32 +138,3 @@ def _fused(default_ratio):
         return l1_ratio * np.abs(x).sum() + (1 - l1_ratio) * variation
 
     return Oracle(prox, value)
-
-
-ORACLES: dict[str, Oracle] = {
-    **{name: _entries(penalty) for name, penalty in _scalar.PENALTIES.items()},
-    "binary": _levels(lambda scale=1.0: [-scale, scale]),
-    "ternary": _levels(lambda scale=1.0: [-scale, 0.0, scale]),
-    "uniform_levels": _levels(
-        lambda bits, lower=-1.0, upper=1.0: np.linspace(lower, upper, 2**bits)
-    ),
-    "group_lasso": _radial(_scalar.l1),
-    **{
-        f"group_{name}": _radial(_scalar.PENALTIES[name])
-        for name in ("mcp", "scad", "l0", "lq", "l_half", "l_two_thirds", "log_sum")
-    },
-    "l2_norm": _l2_norm(),
-    "sparse_group_lasso": _sparse_group_lasso(),
-    "group_linf": _linf(-2, True),
-    "linf_norm": _linf((), False),
-    "nuclear_norm": _spectral(_scalar.l1),
-    "spectral_mcp": _spectral(_scalar.mcp),
-    "l1_ball": _set(_sets.l1_ball, _values.in_l1_ball),
-    "l2_ball": _set(_sets.l2_ball, _values.in_l2_ball),
-    "simplex": _set(_sets.simplex, _values.in_simplex),
-    "l_half_ball": _set(_sets.l_half_ball, _values.in_l_half_ball),
-    "top_k": _set(_sets.top_k, _values.at_most_k, has_metric=True),
-    "n_m": _set(_sets.n_m, _values.at_most_n_in_m, has_metric=True),
-    "total_variation": _fused(0.0),
-    "fused_lasso": _fused(0.5),
-}

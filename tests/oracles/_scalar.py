@@ -7,7 +7,6 @@ closed form of any penalty appears here.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -100,60 +99,6 @@ def magnitude(z):
     return np.where(np.real(z) < 0, -z, z)
 
 
-# The penalties, as functions of the factories' own arguments ------------------------
-
-
-def l1():
-    return Penalty(magnitude)
-
-
-def squared_l2():
-    return Penalty(lambda z: z * z / 2)
-
-
-def elastic_net(l1_ratio=0.5):
-    return Penalty(lambda z: l1_ratio * magnitude(z) + (1 - l1_ratio) * z * z / 2)
-
-
-def mcp(lam=1.0, gamma=3.0):
-    def value(z):
-        r = magnitude(z)
-        curved = lam * r - r * r / (2 * gamma)
-        return np.where(np.real(r) <= gamma * lam, curved, gamma * lam**2 / 2)
-
-    return Penalty(value, (-gamma * lam, 0.0, gamma * lam))
-
-
-def scad(lam=1.0, a=3.7):
-    def value(z):
-        r = magnitude(z)
-        curved = (2 * a * lam * r - r * r - lam**2) / (2 * (a - 1))
-        outer = np.where(np.real(r) <= a * lam, curved, lam**2 * (a + 1) / 2)
-        return np.where(np.real(r) <= lam, lam * r, outer)
-
-    return Penalty(value, (-a * lam, -lam, 0.0, lam, a * lam))
-
-
-def l0():
-    return Penalty(lambda z: np.where(np.real(z) == 0, 0.0, 1.0))
-
-
-def lq(q):
-    return Penalty(lambda z: magnitude(z) ** q)
-
-
-def log_sum(eps=0.1):
-    return Penalty(lambda z: np.log(1 + magnitude(z) / eps))
-
-
-def box(lower, upper):
-    return Penalty(lambda z: 0.0 * z, (), lower=lower, upper=upper)
-
-
-def box_l1(lower, upper):
-    return Penalty(magnitude, lower=lower, upper=upper)
-
-
 def levels(values):
     """Distance to the nearest of `values` (the soft form of the level sets)."""
     values = np.sort(np.asarray(values, np.float64))
@@ -163,21 +108,3 @@ def levels(values):
         return magnitude(z - values[np.searchsorted(middles, np.real(z))])
 
     return Penalty(value, (*values, *middles), (values[0], values[-1]))
-
-
-PENALTIES: dict[str, Callable[..., Penalty]] = {
-    "l1": l1,
-    "squared_l2": squared_l2,
-    "elastic_net": elastic_net,
-    "mcp": mcp,
-    "scad": scad,
-    "l0": l0,
-    "lq": lq,
-    "l_half": partial(lq, 1 / 2),
-    "l_two_thirds": partial(lq, 2 / 3),
-    "log_sum": log_sum,
-    "box": box,
-    "nonnegative": partial(box, 0.0, np.inf),
-    "box_l1": box_l1,
-    "nonnegative_l1": partial(box_l1, 0.0, np.inf),
-}

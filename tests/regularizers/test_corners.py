@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import rmda_jax as rj
-from tests._factories import ARGUMENTS, regularizer
-from tests.oracles import ORACLES
+from tests._table import ARGUMENTS, ORACLES, TABLE, make, regularizer
 
 INDICATORS = sorted(name for name in ARGUMENTS if regularizer(name).is_indicator)
 
@@ -25,12 +24,10 @@ def prox(regularizer, x, step_size):
 @pytest.mark.parametrize(
     ("name", "arguments", "critical"),
     [
-        ("mcp", {}, 3.0),
-        ("mcp", {"lam": 0.5, "gamma": 0.7}, 0.7),
-        ("scad", {}, 2.7),
-        ("scad", {"lam": 0.5, "a": 2.2}, 1.2),
-        ("log_sum", {}, 0.01),
-        ("log_sum", {"eps": 2.0}, 4.0),
+        (name, tried.arguments, tried.critical)
+        for name, row in TABLE.items()
+        for tried in row.tries
+        if tried.critical is not None
     ],
 )
 def test_prox_is_a_global_minimiser_where_convexity_ends(
@@ -42,7 +39,7 @@ def test_prox_is_a_global_minimiser_where_convexity_ends(
     near = 1 + np.array([0, 1e-16, -1e-16, 2e-16, 1e-14, -1e-14, 1e-9, -1e-9, 1e-6])
     x = np.outer(knees, near)
     for step_size in critical * near:
-        y = np.asarray(prox(getattr(rj, name)(**arguments), x, step_size))
+        y = np.asarray(prox(make(name, arguments), x, step_size))
         best = oracle.prox(x, step_size, **arguments)
         for got, wanted, centre in zip(y.flat, best.flat, x.flat, strict=True):
             losses = [
@@ -78,8 +75,10 @@ def test_ties_fall_to_zero_and_to_the_first():
 # --- rounding -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["l1_ball", "linf_norm"])
-def test_rounding_at_the_radius_wakes_up_no_zero(name):
+@pytest.mark.parametrize(
+    "r", [rj.l1_ball(), rj.group_linf((), weighted=False)], ids=str
+)
+def test_rounding_at_the_radius_makes_no_zero_nonzero(r):
     # The water level is 1e-10 or so, below what sums of order 1 resolve in float32.
     generator = np.random.default_rng(0)
     x = np.abs(generator.normal(size=(2000, 600)))
@@ -87,7 +86,7 @@ def test_rounding_at_the_radius_wakes_up_no_zero(name):
     x /= x.sum(axis=1, keepdims=True)
     x[:, 1:300] = 2e-10 * np.abs(generator.normal(size=(2000, 299)))
     x = x.astype(np.float32)
-    y = np.asarray(jax.jit(jax.vmap(lambda x: regularizer(name).prox(x, 1.0)))(x))
+    y = np.asarray(jax.jit(jax.vmap(lambda x: r.prox(x, 1.0)))(x))
     assert (y[:, 0] == 0).all()
     assert (y >= 0).all()
 
@@ -176,7 +175,7 @@ def test_groups_of_empty_arrays(shape, axis, block):
 def test_groups_of_float32_survive_extreme_scales(scale):
     # Squares of 1e15 and 1e-15 are still float32 numbers; beyond 1e19 they are not.
     x = np.float32(scale) * np.array([3.0, 4.0], np.float32)
-    y = rj.l2_norm().prox(x, 2.5 * scale)
+    y = rj.group_lasso((), weighted=False).prox(x, 2.5 * scale)
     np.testing.assert_allclose(y, x / 2, rtol=1e-6)
 
 
@@ -217,5 +216,5 @@ def test_what_does_not_call_itself_separable_is_not(name):
 
 
 def test_indicators_say_so():
-    sets = "binary box l1_ball l2_ball l_half_ball n_m nonnegative simplex ternary"
+    sets = "binary box l1_ball l2_ball l_half_ball n_m simplex ternary"
     assert INDICATORS == sorted([*sets.split(), "top_k", "uniform_levels"])

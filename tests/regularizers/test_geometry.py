@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given, settings, strategies as st
 
 import rmda_jax as rj
+from tests._table import ORACLES
 from tests._x64 import float64
-from tests.oracles import ORACLES
 from tests.oracles._groups import groups
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import rmda_jax as rj
 
+NORM = rj.group_lasso((), weighted=False)
 SCALES = (1e-6, 1.0, 1e6)
 # The level, relative to the one at which the group vanishes.
 FRACTIONS = (1e-6, 1e-3, 0.1, 0.9, 0.999, 0.999999)
@@ -56,7 +57,7 @@ def test_group_lasso_in_any_metric(size, spread, aligned, dtype, x64):
     centres, levels, metrics = map(
         np.stack, zip(*problems(size, spread, aligned, dtype), strict=True)
     )
-    found = np.asarray(metric_proxes(rj.l2_norm(), centres, levels, metrics))
+    found = np.asarray(metric_proxes(NORM, centres, levels, metrics))
     assert found.dtype == dtype
     for z, k, d, x in zip(centres, levels, metrics, found, strict=True):
         error = np.linalg.norm(x - truth(z, float(k), d))
@@ -68,7 +69,7 @@ def test_group_lasso_in_any_metric(size, spread, aligned, dtype, x64):
 def test_gradient_of_the_root_is_that_of_the_minimiser(x64):
     generator = np.random.default_rng(0)
     z, d = generator.normal(size=6), np.exp(generator.normal(size=6))
-    solution = jax.jit(rj.l2_norm().metric_prox)
+    solution = jax.jit(NORM.metric_prox)
     jacobians = jax.jit(jax.jacrev(solution, argnums=(0, 1, 2)))(z, 0.4, d)
     h = 1e-6
     for i, jacobian in enumerate(jacobians):
@@ -110,7 +111,7 @@ def test_on_the_edge_of_vanishing_nothing_is_nan(size, dtype, x64):
     z *= np.geomspace(1e-25, 1, 500)[:, None].astype(dtype)
     # A rounding unit below the level at which the group vanishes.
     levels = np.linalg.norm(d * z, axis=1) * (1 - np.finfo(dtype).eps)
-    found = np.asarray(metric_proxes(rj.l2_norm(), z, levels.astype(dtype), d))
+    found = np.asarray(metric_proxes(NORM, z, levels.astype(dtype), d))
     assert np.isfinite(found).all()
     norms = np.linalg.norm(z.astype(np.float64), axis=1)
     # Where squares do not underflow, next to nothing is left.

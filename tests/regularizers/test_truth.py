@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import rmda_jax.regularizers as regularizers
+from tests._table import ORACLES
 from tests.fixtures import TruthCase, truth_cases
-from tests.oracles import ORACLES
 
 CASES = list(truth_cases())
 

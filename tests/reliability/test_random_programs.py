@@ -19,7 +19,7 @@ N_CASES = 3000 if "RMDA_LONG" in os.environ else 8
 
 # Few shapes, for every other compiles its own operations. All proxes are continuous:
 # rounding cannot move a result by more than itself.
-ENTRIES = [None, rj.l1(), rj.elastic_net(), rj.box_l1(-0.5, 0.5)]
+ENTRIES = [None, rj.l1(), rj.elastic_net(), rj.boxed(rj.l1(), -0.5, 0.5)]
 VECTORS = [*ENTRIES, rj.group_lasso(-1), rj.group_lasso(()), rj.group_linf(-1)]
 MATRICES = [*VECTORS, rj.group_lasso(-2), rj.sparse_group_lasso(-2), rj.nuclear_norm()]
 REGULARIZERS = {(): ENTRIES, (3,): VECTORS, (2, 3): MATRICES, (2, 1, 3): MATRICES}
@@ -118,7 +118,7 @@ def paper(case, bounds, w, grads):
         for i, bound in enumerate(bounds):
             if bound.regularizer is not None and i == min(bound.leaves):
                 step_size = alpha / np.sqrt(t) * case["strength"] * bound.multiplier
-                new = bound.regularizer.prox(bound.of(centers), step_size)
+                new = bound.regularizer.prox(bound.take(centers), step_size)
                 bound.put(structured, new)
         structured = [np.float64(x) for x in structured]
         c = case["averaging"]
@@ -151,7 +151,7 @@ def check(case):
         for one in fed:
             updates, state = tx.update(treedef.unflatten(one), state, params)
             params = optax.apply_updates(params, updates)
-    expected, structure = paper(case, rules.bind(params), w, grads)
+    expected, structure = paper(case, rules.resolve(params), w, grads)
     assert_near(jax.tree.leaves(params), expected)
     assert jax.tree.structure(params) == treedef
     structured = rj.structured_params(state, rules)

@@ -18,9 +18,7 @@ def rules(model, **options):
     fn, params, x = BY_NAME[model]
     found = []
     for rule in shrink.group_rules(fn, params, x, **options).rules:
-        acting = rule.regularizer
-        tied = hasattr(acting, "axes")
-        axes = acting.axes if tied else acting.geometry.group_axes
+        axes = rule.regularizer.geometry.group_axes
         found.append(dict(zip(rule.patterns, axes, strict=True)))
     return found
 
@@ -53,10 +51,10 @@ def test_leaves_and_axes(model, side, expected):
 def test_positions_of_a_flattened_channel_and_of_a_concatenation():
     fn, params, x = BY_NAME["flattened"]
     (rule,) = shrink.group_rules(fn, params, x).rules
-    assert rule.regularizer.groups == ((0, 1, 2, 3, 4) * 4,)
+    assert rule.regularizer.geometry.groups == ((0, 1, 2, 3, 4) * 4,)
     fn, params, x = BY_NAME["concatenated"]
     (rule,) = shrink.group_rules(fn, params, x).rules
-    (ids,) = rule.regularizer.groups
+    (ids,) = rule.regularizer.geometry.groups
     # The first operand comes again as the third.
     width = params["a"].shape[1]
     assert ids[:width] == ids[-width:]
@@ -85,16 +83,16 @@ def test_a_group_of_zeros_is_a_unit_that_goes_and_only_that(model):
     spec = shrink.group_rules(fn, params, x)
     assert not sum(cut.removed.sum() for cut in shrink.plan(fn, params, x).cuts)
     leaves, treedef = jax.tree.flatten(params)
-    for bound in {b.leaves: b for b in spec.bind(params) if b.regularizer}.values():
+    for bound in {b.leaves: b for b in spec.resolve(params) if b.regularizer}.values():
         # Keep all groups but the last: shrink nothing else than that.
         several = [leaves[i] for i in bound.leaves]
         acting = bound.regularizer
-        if not hasattr(acting, "axes"):
+        if not bound.is_tied:
             axis = acting.geometry.group_axes[0]
             acting, several = rj.tied_group_lasso((axis,)), several[:1]
         shapes = tuple(x.shape for x in several)
         n_groups = acting.unit_sizes(shapes).size
-        kept = acting.expand(jnp.arange(n_groups) < n_groups - 1, shapes, True)
+        kept = acting.geometry.expand(jnp.arange(n_groups) < n_groups - 1, shapes, True)
         zeroed = list(leaves)
         for i, leaf, keep in zip(bound.leaves, several, kept, strict=True):
             zeroed[i] = jnp.where(keep, leaf, 0)

@@ -138,7 +138,7 @@ USERS = {
         f"init by {name}": lambda path, s=s: rj.rmda(0.1, s, 0.1).init(CLASH)
         for name, s in SPECS.items()
     },
-    "bind": lambda path: SPECS["map"].bind(CLASH),
+    "resolve": lambda path: SPECS["map"].resolve(CLASH),
     "prox": lambda path: SPECS["map"].prox(CLASH, 0.1),
     "report of a map": lambda path: SPECS["map"].report(CLASH),
     "ramda": lambda path: rj.ramda(0.1, rj.l1(), 0.1).init(CLASH),

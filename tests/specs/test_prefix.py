@@ -50,10 +50,10 @@ def test_names_with_special_characters_are_told_to_need_brackets(name):
     )
     bad = rj.RegularizerMap([("layers[0]/w" if "[" in name else "none", rj.l1())])
     with pytest.raises(ValueError, match=re.escape(message)):
-        bad.bind(tree)
-    assert rj.RegularizerMap([(f"{escaped}/w", rj.l1())]).bind(tree)[0].regularizer
+        bad.resolve(tree)
+    assert rj.RegularizerMap([(f"{escaped}/w", rj.l1())]).resolve(tree)[0].regularizer
 
 
 def test_plain_names_are_told_nothing_of_brackets():
     with pytest.raises(ValueError, match=r"in which \* crosses /\.$"):
-        rj.RegularizerMap([("none", rj.l1())]).bind(PARAMS)
+        rj.RegularizerMap([("none", rj.l1())]).resolve(PARAMS)

@@ -157,7 +157,7 @@ def _adaptive(metric: Callable, move: Callable) -> Callable[..., Any]:
         leaves, treedef = jax.tree.flatten(params)
         out = []
         for bound, w, g in zip(
-            _as_map(regularizer).bind(params),
+            _as_map(regularizer).resolve(params),
             leaves,
             jax.tree.leaves(grads),
             strict=True,

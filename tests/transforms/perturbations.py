@@ -77,7 +77,7 @@ PERTURBATIONS = [
     ),
     _metric(
         "slope without the level",
-        "_radius_jvp",
+        "_group_norms_jvp",
         "dk / safe * by_level",
         "0 * by_level",
     ),
@@ -95,13 +95,13 @@ PERTURBATIONS = [
     ),
     _metric(
         "curvature of the other sign",
-        "_bent",
-        "d + groups.expand(level * slope.curvature, shape)",
-        "d - groups.expand(level * slope.curvature, shape)",
+        "_concave_metric_prox",
+        "groups.each(jnp.add, d, curvature)",
+        "groups.each(jnp.subtract, d, curvature)",
     ),
     _metric(
         "the centre never wins beyond the knee",
-        "_bent",
+        "_concave_metric_prox",
         "convex | (loss > flat)",
         "convex",
     ),

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from tests import _factories
+from tests import _table
 from tests.transforms._table import (
     STEPS,
     assert_close,
@@ -134,7 +134,7 @@ NOT_BATCHED = {
 
 def compare_prox(name, x, shape, spec, kind, refused):
     """Hold the prox of a sharded array against that of the whole one."""
-    prox = jax.jit(_factories.regularizer(name).prox)
+    prox = jax.jit(_table.regularizer(name).prox)
     with mesh_of(shape, kind) as mesh:
         sharded = put(x, mesh, spec)
         if kind == AxisType.Explicit and name in refused:
@@ -151,7 +151,7 @@ def compare_prox(name, x, shape, spec, kind, refused):
 
 
 @kinds
-@pytest.mark.parametrize("name", sorted(_factories.ARGUMENTS))
+@pytest.mark.parametrize("name", sorted(_table.ARGUMENTS))
 def test_prox_of_a_sharded_array_is_that_of_the_whole(name, kind):
     x = start()["head"]["kernel"][:8]
     compare_prox(name, x, *LAYOUTS["both"], kind, NOT_ACROSS)

@@ -9,9 +9,10 @@ from jax import lax
 
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._sets import FeasibleSet
+from rmda_jax.regularizers._spelling import call
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LHalfBall(FeasibleSet):
     r"""The nonconvex set :math:`\{\sum_i \sqrt{|x_i|} \le \text{radius}\}`.
 
@@ -30,7 +31,9 @@ class LHalfBall(FeasibleSet):
         check_parameter("radius", self.radius, above=0)
 
     def __str__(self) -> str:
-        return f"l1/2 ball of radius {self.radius:g}"
+        return call(
+            "l_half_ball", **({} if self.radius == 1 else {"radius": self.radius})
+        )
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         del t
@@ -75,7 +78,7 @@ class LHalfBall(FeasibleSet):
         return losses[best], points[best]
 
 
-# Called eagerly, a loop of its own would be compiled anew at every call.
+# Under `jit`, because an eager call would compile the loop anew every time.
 @functools.partial(jax.jit, static_argnames="ball", inline=True)
 def _nearest(ball: LHalfBall, x: jax.Array) -> jax.Array:
     """Return the point of the ball nearest to x."""
@@ -103,23 +106,3 @@ def _larger_root(a: jax.Array, mu: jax.Array) -> jax.Array:
     cosine = jnp.clip(-mu / 4 * (safe / 3) ** -1.5, -1, 1)
     root = 2 * jnp.sqrt(safe / 3) * jnp.cos(jnp.arccos(cosine) / 3)
     return jnp.where(a > 0, root * root, 0)
-
-
-def l_half_ball(radius: float = 1.0) -> LHalfBall:
-    r"""Indicator of :math:`\{\sum_i |x_i|^{1/2} \le r\}` over the whole array.
-
-    Args:
-      radius: r > 0.
-
-    Returns:
-      A nonconvex indicator; prox is the nearest point of the set, at a cost quadratic
-      in the size of the array. It ravels the array: keep it unsharded.
-
-    Raises:
-      ValueError: ``radius`` is not positive.
-
-    Examples:
-      >>> rj.l_half_ball(1.0).prox(jnp.array([2.0, 0.1]), 0.1).round(3)
-      Array([1., 0.], dtype=float32)
-    """
-    return LHalfBall(radius)

@@ -19,41 +19,36 @@ left of the root and a step along the line right of it, from wherever: a bracket
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rmda_jax.regularizers._geometries import Groups
-
-Tied: TypeAlias = Any
-"""`Groups` of an array, or groups that are tied over a tuple of arrays."""
-
-Arrays: TypeAlias = Any
-"""One array, or a tuple of them, accordingly."""
+from rmda_jax._types import Arrays
+from rmda_jax.regularizers.solvers._layout import GroupLayout
 
 _MAX_STEPS = 16  # the hardest known groups take 8, those of training 1 or 2
 _NEWTON_STEPS = 12
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def radius(
-    groups: Tied, z: Arrays, d: Arrays, k: jax.Array
+def group_norms(
+    groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return each group's norm, 0 where it vanishes, and how many steps it took."""
     return _solve(groups, z, d, k)
 
 
-@radius.defjvp
-def _radius_jvp(groups: Tied, primals, tangents):
+@group_norms.defjvp
+def _group_norms_jvp(groups: GroupLayout, primals, tangents):
     z, d, k = primals
     dz, dd, dk = tangents
-    r, n_steps = radius(groups, z, d, k)
+    r, n_steps = group_norms(groups, z, d, k)
     zero = r == 0
     safe = jnp.where(zero, 1, r)
-    shift = groups.expand(k / safe, jax.tree.map(jnp.shape, z))
+    shift = groups.expand(k / safe, groups.each(jnp.shape, z))
     t = groups.each(lambda d, shift: d / (d + shift), d, shift)
     x = groups.each(jnp.multiply, t, z)
     by_center = groups.total(lambda x, t, dz: t * x * dz, x, t, dz)
@@ -66,39 +61,31 @@ def _radius_jvp(groups: Tied, primals, tangents):
     return (r, n_steps), (jnp.where(zero, 0, r * pull / weight), no_tangent)
 
 
-# Called eagerly, a loop of its own would be compiled anew at every call.
+class _Search(NamedTuple):
+    n_steps: jax.Array  # int32
+    unsolved: jax.Array  # whether any group is
+    r: jax.Array  # the iterates, and what brackets the roots
+    low: jax.Array
+    high: jax.Array
+
+
+# Under `jit`, because an eager call would compile the loop anew every time.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _solve(
-    groups: Tied, z: Arrays, d: Arrays, k: jax.Array
+    groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    shape = jax.tree.map(jnp.shape, z)
+    shape = groups.each(jnp.shape, z)
     terms = lambda z, d: jnp.square(d * z), lambda z, d: jnp.square(z)
     b2, z2 = _sums(groups, terms, z, d)
-    # So does a centre so small that its squares sum to 0.
+    # Groups whose squares underflow vanish as well.
     vanishes = (jnp.sqrt(b2) <= k) | (z2 == 0)
     # What is computed for the groups that vanish is not used, but is finite.
     b2, z2 = jnp.where(vanishes, 1, b2), jnp.where(vanishes, 1, z2)
-    norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
-    start = jnp.where(vanishes, 0, k / norm)  # h(0), which may round to 1
-    gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
+    z_norm = jnp.sqrt(z2)
+    first, low, high = _first_step(groups, z, d, k, b2, z2, vanishes)
 
-    # At 0, in units of |z|, where the line's slope is 1. With the metric in units of
-    # |dz| / |z| its squares stay within float32's range.
-    unit = groups.expand(z_norm / norm, shape)
-    terms = (
-        lambda z, d, u: jnp.square(d * z) * (d * u),
-        lambda z, d, u: jnp.square(d * z) * jnp.square(d * u),
-    )
-    mean, square = (m / b2 for m in _sums(groups, terms, z, d, unit))
-    # No slope is less than the line's, but where its terms underflow.
-    slope = jnp.where(vanishes, 1, jnp.maximum(mean, 1))
-    curvature = 1.5 * jnp.maximum(square - mean * mean, 0)
-    first = _rational_step(gap, slope, 1.0, curvature, start * (slope - 1))
-    low, high = z_norm * gap / slope, z_norm * gap
-    first = jnp.clip(z_norm * first, low, high)
-
-    def step(carry):
-        n, _, r, low, high = carry
+    def step(state: _Search) -> _Search:
+        r = state.r
         shift = groups.expand(k / r, shape)
         terms = (
             lambda z, d, shift: jnp.square(d / (d + shift) * z),
@@ -116,18 +103,54 @@ def _solve(
         slope = jnp.where(done, 1, jnp.maximum(h * mean, line))
         gap = 1 - h
         s = _rational_step(gap, slope, line, 1.5 * h * variance, slope - line)
-        low = jnp.maximum(low, r * (1 + gap / slope))
-        high = jnp.minimum(high, jnp.where(gap > 0, r * (1 + gap / line), r))
+        low = jnp.maximum(state.low, r * (1 + gap / slope))
+        high = jnp.minimum(state.high, jnp.where(gap > 0, r * (1 + gap / line), r))
         new = jnp.where(done, r, jnp.clip(r * (1 + s), low, high))
-        # What is left is 0.2 of this in |z|, at the most (measured on all tests).
+        # Empirically the remaining error is at most 0.2 of this, relative to |z|.
         left = variance * jnp.abs(jnp.power(new / r - 1, 3))
-        return n + 1, jnp.any(left > jnp.finfo(k.dtype).eps), new, low, high
+        unsolved = jnp.any(left > jnp.finfo(k.dtype).eps)
+        return _Search(state.n_steps + 1, unsolved, new, low, high)
 
-    unsolved = lambda carry: carry[1] & (carry[0] < _MAX_STEPS)
+    goes_on = lambda state: state.unsolved & (state.n_steps < _MAX_STEPS)
     # Under shard_map all that is carried must vary over the devices, the flag too.
-    carry = (jnp.zeros((), jnp.int32), jnp.any(vanishes | True), first, low, high)
-    n_steps, _, r, _, _ = lax.while_loop(unsolved, step, carry)
-    return jnp.where(vanishes, 0, r), n_steps
+    unsolved = jnp.any(vanishes | True)
+    found = lax.while_loop(
+        goes_on, step, _Search(jnp.zeros((), jnp.int32), unsolved, first, low, high)
+    )
+    return jnp.where(vanishes, 0, found.r), found.n_steps
+
+
+def _first_step(
+    groups: GroupLayout,
+    z: Arrays,
+    d: Arrays,
+    k: jax.Array,
+    b2: jax.Array,
+    z2: jax.Array,
+    vanishes: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the step from 0, and a bracket of the root.
+
+    ``b2`` and ``z2`` are the sums of squares of ``d z`` and ``z``, 1 where the group
+    vanishes.
+    """
+    norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
+    start = jnp.where(vanishes, 0, k / norm)  # h(0), which may round to 1
+    gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
+    # At 0, in units of |z|, where the line's slope is 1. With the metric in units of
+    # |dz| / |z| its squares stay within float32's range.
+    unit = groups.expand(z_norm / norm, groups.each(jnp.shape, z))
+    terms = (
+        lambda z, d, u: jnp.square(d * z) * (d * u),
+        lambda z, d, u: jnp.square(d * z) * jnp.square(d * u),
+    )
+    mean, square = (m / b2 for m in _sums(groups, terms, z, d, unit))
+    # No slope is less than the line's, but where its terms underflow.
+    slope = jnp.where(vanishes, 1, jnp.maximum(mean, 1))
+    curvature = 1.5 * jnp.maximum(square - mean * mean, 0)
+    first = _rational_step(gap, slope, 1.0, curvature, start * (slope - 1))
+    low, high = z_norm * gap / slope, z_norm * gap
+    return jnp.clip(z_norm * first, low, high), low, high
 
 
 def _rational_step(
@@ -166,15 +189,15 @@ def _rational_step(
 
 
 def _sums(
-    groups: Tied,
+    groups: GroupLayout,
     terms: Sequence[Callable[..., jax.Array]],
     *operands: Arrays,
 ) -> list[jax.Array]:
     """Return the sums over the groups of several terms of the same operands.
 
-    XLA:CPU reduces a term without writing it down, but not two that share a part: the
-    part is written down, as large as the array. So there each sum is a pass of its own,
-    told apart by barriers. Elsewhere one kernel takes them all.
+    XLA:CPU fuses each term into its sum, but writes out a part that two terms share, as
+    large as the array. So on CPU each sum is a pass of its own, behind a barrier.
+    Elsewhere one kernel takes them all. docs/performance.md has the measurements.
     """
 
     def together(*operands: Arrays) -> list[jax.Array]:
@@ -191,25 +214,29 @@ def _sums(
 
 
 @functools.partial(jax.jit, static_argnames=("groups", "knee"), inline=True)
-def first_radius(
-    groups: Groups, b: jax.Array, d: jax.Array, k: jax.Array, knee: float
+def first_norms(
+    groups: GroupLayout, b: Arrays, d: Arrays, k: jax.Array, knee: float
 ) -> jax.Array:
     r"""Return the smallest root of :math:`\|b/(d r + k)\| = 1`, at most ``knee``.
 
     Here ``d`` may be negative, and :math:`h` is concave up to the knee only; Newton
     from the left still rises to the first root. Every group needs one.
     """
-    shape = b.shape
-    total = functools.partial(groups.reduce, jnp.sum)
+    shapes = groups.each(jnp.shape, b)
+    # Positions of no group take 1, so that nothing is 0/0.
+    expand = lambda per_group: groups.expand(per_group, shapes, 1.0)
     norm = groups.magnitudes(b)
     # The first step from 0. Dividing before squaring keeps within float32's range.
-    mean = total(d * jnp.square(b / groups.expand(norm, shape)))
+    slope = lambda d, b, norm: d * jnp.square(b / norm)
+    mean = groups.total(slope, d, b, expand(norm))
     low = jnp.where(mean <= 0, 0, jnp.minimum((norm - k) / mean, knee))
 
     def newton(r: jax.Array) -> jax.Array:
-        denominator = d * groups.expand(r, shape) + groups.expand(k, shape)
-        w = jnp.square(b / denominator)
-        m0, m1 = total(w), total(w * d / denominator)
+        denominator = lambda d, r, k: d * r + k
+        below = groups.each(denominator, d, expand(r), expand(k))
+        w = groups.each(lambda b, below: jnp.square(b / below), b, below)
+        m0 = groups.total(lambda w: w, w)
+        m1 = groups.total(lambda w, d, below: w * d / below, w, d, below)
         return jnp.clip(r + (jnp.sqrt(m0) - 1) * m0 / m1, low, knee)
 
     r = lax.fori_loop(0, _NEWTON_STEPS, lambda _, r: newton(r), low)

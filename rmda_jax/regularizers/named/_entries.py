@@ -1,13 +1,23 @@
 """The named penalties on entries."""
 
-from rmda_jax.regularizers._calculus import Boxed
-from rmda_jax.regularizers._composed import Composed
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._boxed import Boxed
 from rmda_jax.regularizers._geometries import Entries
-from rmda_jax.regularizers._penalties import L0, MCP, SCAD, Abs, Elastic, LogSum, Lq
-from rmda_jax.regularizers._sets import Box, box, nonnegative
+from rmda_jax.regularizers._magnitude import MagnitudePenalty
+from rmda_jax.regularizers._penalties import (
+    L0,
+    MCP,
+    SCAD,
+    Abs,
+    Elastic,
+    Laplace,
+    LogSum,
+    Lq,
+)
+from rmda_jax.regularizers._sets import Box
 
 
-def l1() -> Composed:
+def l1() -> Regularizer:
     r"""The l1 norm, :math:`\psi(x) = \sum_i |x_i|`: unstructured sparsity.
 
     Returns:
@@ -18,10 +28,10 @@ def l1() -> Composed:
       >>> rj.l1().prox(jnp.array([1.5, -0.5]), 1.0)
       Array([0.5, 0. ], dtype=float32)
     """
-    return Composed(Abs(), Entries())
+    return MagnitudePenalty(Abs(), Entries())
 
 
-def squared_l2() -> Composed:
+def squared_l2() -> Regularizer:
     r"""Ridge, :math:`\psi(x) = \tfrac12\|x\|^2` (mind the half): prox :math:`x/(1+t)`.
 
     Returns:
@@ -31,10 +41,10 @@ def squared_l2() -> Composed:
       >>> rj.squared_l2().prox(jnp.array([3.0]), 2.0)
       Array([1.], dtype=float32)
     """
-    return Composed(Elastic(0.0), Entries())
+    return MagnitudePenalty(Elastic(0.0), Entries())
 
 
-def elastic_net(l1_ratio: float = 0.5) -> Composed:
+def elastic_net(l1_ratio: float = 0.5) -> Regularizer:
     r"""Elastic net, :math:`\rho\|x\|_1 + \tfrac{1-\rho}2\|x\|^2`.
 
     Args:
@@ -55,10 +65,10 @@ def elastic_net(l1_ratio: float = 0.5) -> Composed:
       Zou & Hastie, `Regularization and variable selection via the elastic net
       <https://doi.org/10.1111/j.1467-9868.2005.00503.x>`_, 2005.
     """
-    return Composed(Elastic(l1_ratio), Entries())
+    return MagnitudePenalty(Elastic(l1_ratio), Entries())
 
 
-def mcp(lam: float = 1.0, gamma: float = 3.0) -> Composed:
+def mcp(lam: float = 1.0, gamma: float = 3.0) -> Regularizer:
     r"""Minimax concave penalty on entries: like l1 at zero, no bias on large weights.
 
     .. math:: \psi(x) = \sum_i \varphi(|x_i|), \quad
@@ -86,10 +96,10 @@ def mcp(lam: float = 1.0, gamma: float = 3.0) -> Composed:
       Zhang, `Nearly unbiased variable selection under minimax concave penalty
       <https://doi.org/10.1214/09-AOS729>`_, 2010.
     """
-    return Composed(MCP(lam, gamma), Entries())
+    return MagnitudePenalty(MCP(lam, gamma), Entries())
 
 
-def scad(lam: float = 1.0, a: float = 3.7) -> Composed:
+def scad(lam: float = 1.0, a: float = 3.7) -> Regularizer:
     r"""Smoothly clipped absolute deviation on entries.
 
     .. math:: \varphi(r) = \lambda_0 r\ (r \le \lambda_0),\quad
@@ -115,10 +125,10 @@ def scad(lam: float = 1.0, a: float = 3.7) -> Composed:
       Fan & Li, `Variable selection via nonconcave penalized likelihood
       <https://doi.org/10.1198/016214501753382273>`_, 2001.
     """
-    return Composed(SCAD(lam, a), Entries())
+    return MagnitudePenalty(SCAD(lam, a), Entries())
 
 
-def l0() -> Composed:
+def l0() -> Regularizer:
     r"""The number of nonzeros; prox is the hard threshold at :math:`\sqrt{2t}`.
 
     Returns:
@@ -129,14 +139,14 @@ def l0() -> Composed:
       >>> rj.l0().prox(jnp.array([0.9, 1.1]), 0.5)
       Array([0. , 1.1], dtype=float32)
     """
-    return Composed(L0(), Entries())
+    return MagnitudePenalty(L0(), Entries())
 
 
-def lq(q: float) -> Composed:
+def lq(q: float = 0.5) -> Regularizer:
     r"""The power :math:`\psi(x) = \sum_i |x_i|^q`, :math:`0 < q < 1`.
 
     Args:
-      q: The power.
+      q: The power; 1/2 and 2/3 are those with a name in the literature.
 
     Returns:
       A separable, nonconvex regularizer for arrays of any shape. Prox is 0 up to
@@ -151,46 +161,16 @@ def lq(q: float) -> Composed:
 
     References:
       Marjanovic & Solo, `On lq optimization and matrix completion
-      <https://doi.org/10.1109/TSP.2012.2212015>`_, 2012.
+      <https://doi.org/10.1109/TSP.2012.2212015>`_, 2012; for q = 1/2 Xu et al.,
+      `L1/2 regularization <https://doi.org/10.1109/TNNLS.2012.2197412>`_, 2012; for
+      q = 2/3 Cao, Sun & Xu, `Fast image deconvolution using closed-form thresholding
+      formulas of Lq regularization <https://doi.org/10.1016/j.jvcir.2012.10.006>`_,
+      2013.
     """
-    return Composed(Lq(q), Entries())
+    return MagnitudePenalty(Lq(q), Entries())
 
 
-def l_half() -> Composed:
-    r"""The l1/2 penalty, :math:`\sum_i |x_i|^{1/2}`; see `lq`.
-
-    Returns:
-      A separable, nonconvex regularizer for arrays of any shape.
-
-    Examples:
-      >>> rj.l_half().prox(jnp.array([1.4, 4.0]), 1.0).round(3)
-      Array([0.   , 3.742], dtype=float32)
-
-    References:
-      Xu et al., `L1/2 regularization <https://doi.org/10.1109/TNNLS.2012.2197412>`_,
-      2012.
-    """
-    return lq(1 / 2)
-
-
-def l_two_thirds() -> Composed:
-    r"""The l2/3 penalty, :math:`\sum_i |x_i|^{2/3}`; see `lq`.
-
-    Returns:
-      A separable, nonconvex regularizer for arrays of any shape.
-
-    Examples:
-      >>> rj.l_two_thirds().prox(jnp.array([1.4, 8.0]), 1.0).round(3)
-      Array([0.   , 7.662], dtype=float32)
-
-    References:
-      Cao, Sun & Xu, `Fast image deconvolution using closed-form thresholding formulas
-      of Lq regularization <https://doi.org/10.1016/j.jvcir.2012.10.006>`_, 2013.
-    """
-    return lq(2 / 3)
-
-
-def log_sum(eps: float = 0.1) -> Composed:
+def log_sum(eps: float = 0.1) -> Regularizer:
     r"""The log-sum penalty, :math:`\sum_i \log(1 + |x_i|/\epsilon)`.
 
     Args:
@@ -210,44 +190,40 @@ def log_sum(eps: float = 0.1) -> Composed:
       Candes, Wakin & Boyd, `Enhancing sparsity by reweighted l1 minimization
       <https://arxiv.org/abs/0711.1612>`_, 2008.
     """
-    return Composed(LogSum(eps), Entries())
+    return MagnitudePenalty(LogSum(eps), Entries())
 
 
-def box_l1(lower: float, upper: float) -> Boxed:
-    r"""The l1 norm inside a box: soft threshold, then clip.
+def laplace(eps: float = 0.1) -> Regularizer:
+    r"""The Laplace penalty, :math:`\sum_i 1 - e^{-|x_i|/\epsilon}`.
+
+    A smooth count of the nonzeros: entries far above :math:`\epsilon` cost 1 each, and
+    are left alone.
 
     Args:
-      lower: Lowest value of an entry.
-      upper: Highest value of an entry.
+      eps: :math:`\epsilon > 0`; the slope at zero is its inverse.
 
     Returns:
-      A convex, separable regularizer for arrays of any shape.
+      A separable, nonconvex regularizer for arrays of any shape; prox is the global
+      minimiser for every step size.
 
     Raises:
-      ValueError: ``upper`` is below ``lower``.
+      ValueError: ``eps`` not positive.
 
     Examples:
-      >>> rj.box_l1(-1.0, 1.0).prox(jnp.array([0.5, -3.0]), 0.25)
-      Array([ 0.25, -1.  ], dtype=float32)
+      >>> rj.laplace(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(3)
+      Array([0.   , 2.948], dtype=float32)
+
+    References:
+      Trzasko & Manduca, `Highly undersampled magnetic resonance image reconstruction
+      via homotopic l0-minimization <https://doi.org/10.1109/TMI.2008.927346>`_, 2009.
     """
-    return Boxed(l1(), box(lower, upper))
+    return MagnitudePenalty(Laplace(eps), Entries())
 
 
-def nonnegative_l1() -> Boxed:
-    r"""The l1 norm of nonnegative entries: prox :math:`\max(x_i - t, 0)`.
-
-    Returns:
-      A convex, separable regularizer for arrays of any shape.
-
-    Examples:
-      >>> rj.nonnegative_l1().prox(jnp.array([0.5, -3.0]), 0.25)
-      Array([0.25, 0.  ], dtype=float32)
-    """
-    return Boxed(l1(), nonnegative())
-
-
-def boxed(inner: Composed, lower: float, upper: float) -> Boxed:
+def boxed(inner: Regularizer, lower: float, upper: float) -> Regularizer:
     r"""Any convex sum over entries, restricted to a box.
+
+    ``boxed(l1(), 0, jnp.inf)`` is the l1 norm of nonnegative entries.
 
     Args:
       inner: A convex, separable regularizer, such as `elastic_net`.

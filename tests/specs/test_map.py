@@ -22,7 +22,7 @@ PARAMS = {
 
 def bound(spec, params=PARAMS):
     """Name -> (regularizer, multiplier) of the regularized leaves."""
-    found = [b for b in spec.bind(params) if b.regularizer is not None]
+    found = [b for b in spec.resolve(params) if b.regularizer is not None]
     return {b.name: (b.regularizer, b.multiplier) for b in found}
 
 
@@ -127,7 +127,7 @@ def test_report_counts_units_and_zeros():
     lines = spec.report(PARAMS).splitlines()
     rows = {line.split()[0]: line for line in lines}
     assert "1 (16.7%)" in rows["head/kernel"]
-    assert "groups along axis -2" in rows["head/kernel"]
+    assert "group_lasso(group_axes=-2)" in rows["head/kernel"]
     assert "0.5 x " in rows["conv/kernel"]
     assert rows["conv/bias"].split()[-1] == "-"
     assert "1 (0.5%)" in rows["total"]

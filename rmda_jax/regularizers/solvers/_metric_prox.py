@@ -5,14 +5,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rmda_jax.regularizers._geometries import Groups
+from rmda_jax._types import Arrays
 from rmda_jax.regularizers._penalties import AffineSlope
-from rmda_jax.regularizers._secular import Arrays, Tied, first_radius, radius
+from rmda_jax.regularizers.solvers._group_norm import first_norms, group_norms
+from rmda_jax.regularizers.solvers._layout import GroupLayout
 
 
 def group_metric_prox(
-    groups: Groups, slope: AffineSlope, z: jax.Array, d: jax.Array, level: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
+    groups: GroupLayout, slope: AffineSlope, z: Arrays, d: Arrays, level: jax.Array
+) -> tuple[Arrays, jax.Array | None]:
     r"""Return the metric prox of a penalty whose derivative is affine to a knee.
 
     Args:
@@ -28,30 +29,36 @@ def group_metric_prox(
     """
     k = level * slope.slope
     if slope.knee == math.inf:
+        if slope.curvature != 0:
+            # The quadratic part joins the loss: sum d (x - z)^2 + c x^2 is a square of
+            # the metric d + c around d z / (d + c), but for a constant.
+            c = groups.expand(level * slope.curvature, groups.each(jnp.shape, z))
+            z = groups.each(lambda d, z, c: d / (d + c) * z, d, z, c)
+            d = groups.each(jnp.add, d, c)
         return group_lasso_metric_prox(groups, z, d, k)
-    return _bent(groups, slope, z, d, level, k), None
+    return _concave_metric_prox(groups, slope, z, d, level, k), None
 
 
 def group_lasso_metric_prox(
-    groups: Tied, z: Arrays, d: Arrays, k: jax.Array
+    groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[Arrays, jax.Array]:
     """Return the metric prox of the group lasso with levels ``k``, and the steps."""
-    r, n_steps = radius(groups, z, d, k)
+    r, n_steps = group_norms(groups, z, d, k)
     shift = jnp.where(r == 0, jnp.inf, k / jnp.where(r == 0, 1, r))
     # Level 0 keeps even entries so small that their squares sum to 0.
-    shift = groups.expand(jnp.where(k == 0, 0, shift), jax.tree.map(jnp.shape, z))
+    shift = groups.expand(jnp.where(k == 0, 0, shift), groups.each(jnp.shape, z))
     x = lambda shift, d, z: jnp.where(shift == jnp.inf, 0, d / (d + shift) * z)
     return groups.each(x, shift, d, z), n_steps
 
 
-def _bent(
-    groups: Groups,
+def _concave_metric_prox(
+    groups: GroupLayout,
     slope: AffineSlope,
-    z: jax.Array,
-    d: jax.Array,
+    z: Arrays,
+    d: Arrays,
     level: jax.Array,
     k: jax.Array,
-) -> jax.Array:
+) -> Arrays:
     r"""Return the metric prox of a penalty that is constant beyond its knee.
 
     Where :math:`\varphi'(r) = a + \kappa r`, stationarity reads
@@ -62,20 +69,30 @@ def _bent(
     root, and the centre if that lies beyond the knee: the better of the two is the
     global minimiser, convex or not.
     """
-    shape = z.shape
-    b, bent = d * z, d + groups.expand(level * slope.curvature, shape)
+    shapes = groups.each(jnp.shape, z)
+    b = groups.each(jnp.multiply, d, z)
+    curvature = groups.expand(level * slope.curvature, shapes)
+    shifted = groups.each(jnp.add, d, curvature)  # the metric d + t kappa
     active = ~(groups.magnitudes(b) <= k)
-    mask = groups.expand(active, shape)
+    mask = groups.expand(active, shapes, False)
     # Inactive groups take b = d = 1, k = 0: root finite, gradient finite, unused.
-    b, bent_ = jnp.where(mask, b, 1), jnp.where(mask, bent, 1)
+    safe = lambda mask, x: jnp.where(mask, x, 1)
+    b, safe_shifted = groups.each(safe, mask, b), groups.each(safe, mask, shifted)
     k = jnp.where(active, k, 0)
-    r = groups.expand(first_radius(groups, b, bent_, k, slope.knee), shape)
-    x = jnp.where(mask, r * b / (bent_ * r + groups.expand(k, shape)), 0)
+    r = first_norms(groups, b, safe_shifted, k, slope.knee)
+
+    def point(mask, b, metric, r, k):
+        return jnp.where(mask, r * b / (metric * r + k), 0)
+
+    expanded = groups.expand(r, shapes, 1.0), groups.expand(k, shapes)
+    x = groups.each(point, mask, b, safe_shifted, *expanded)
 
     r = jnp.minimum(groups.magnitudes(x), slope.knee)
     penalty = level * (slope.slope * r + slope.curvature * r * r / 2)
-    loss = groups.reduce(jnp.sum, d * jnp.square(x - z)) / 2 + penalty
+    loss = groups.total(lambda d, x, z: d * jnp.square(x - z), d, x, z) / 2 + penalty
     flat = level * slope.slope * slope.knee / 2
-    convex = ~groups.reduce(jnp.any, bent <= 0)
+    is_concave = lambda metric: (metric <= 0).astype(metric.dtype)
+    convex = ~groups.any_nonzero(groups.each(is_concave, shifted))
     keep = (groups.magnitudes(z) >= slope.knee) & (convex | (loss > flat))
-    return jnp.where(groups.expand(keep, shape), z, x)
+    # What belongs to no group keeps its centre.
+    return groups.each(jnp.where, groups.expand(keep, shapes, True), z, x)

@@ -5,35 +5,38 @@ from __future__ import annotations  # so that `help` shows Scalar by its name
 import dataclasses
 import fnmatch
 import glob
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from rmda_jax._types import Params, Scalar, spec_of, spec_of_leaf
+from rmda_jax._types import Params, Scalar, spec_of
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
-from rmda_jax.specs._bound import Bound, acting
-from rmda_jax.specs._names import is_placeholder, leaf_names
-from rmda_jax.specs._prefix import broadcast_prefix
+from rmda_jax.specs import _leaf_rules
+from rmda_jax.specs._leaf_rules import LeafRule, check_fit, check_not_empty
+from rmda_jax.specs._names import leaf_names
 from rmda_jax.specs._report import remarks, table
-from rmda_jax.specs._ties import Tie
-
-Spec: TypeAlias = Any
-"""A RegularizerMap, one Regularizer for every leaf, or a pytree prefix of the params
-with a Regularizer or None (leave alone) at its leaves."""
 
 
 class Rule(NamedTuple):
     """One rule: leaves whose name matches ``pattern`` get ``regularizer``.
 
-    A `Tie` has a pattern for each of its leaves.
+    A regularizer of groups that span leaves has a pattern for each of them.
     """
 
     pattern: str | tuple[str, ...]
-    regularizer: Regularizer | Tie | None
+    regularizer: Regularizer | None
     multiplier: float = 1.0
+
+    def __str__(self) -> str:
+        factor = "" if self.multiplier == 1 else f", {self.multiplier:g}"
+        return f"({self.pattern!r}, {self.regularizer}{factor})"
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether its regularizer acts on several leaves together."""
+        return self.regularizer is not None and self.regularizer.n_leaves is not None
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -41,7 +44,7 @@ class Rule(NamedTuple):
         return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
 
 
-@dataclasses.dataclass(frozen=True, init=False)
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
 class RegularizerMap:
     """Ordered rules that say which regularizer acts where in a pytree.
 
@@ -52,7 +55,7 @@ class RegularizerMap:
     The first match wins, the multiplier scales the strength on the leaf, a regularizer
     ``None`` exempts the leaf, and leaves that no rule matches are not regularized.
     Groups that span leaves take a tuple of patterns, each for one leaf, and a
-    `tied_group_lasso`.
+    regularizer such as `tied_group_lasso` or one made by `on_tied_groups`.
 
     Maps are frozen and hashable. They are matched anew whenever they are used, at
     trace time, and never stored in an optimizer state.
@@ -87,6 +90,9 @@ class RegularizerMap:
             )
         object.__setattr__(self, "rules", checked)
 
+    def __repr__(self) -> str:
+        return f"RegularizerMap([{', '.join(map(str, self.rules))}])"
+
     def value(self, params: Params) -> jax.Array:
         r"""Return the sum of ``multiplier * psi(leaf)`` over the regularized leaves.
 
@@ -97,9 +103,9 @@ class RegularizerMap:
           Scalar; the strength is yours to multiply.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return value(self, params)
+        return _leaf_rules.total_value(self.resolve(params), params)
 
     def prox(self, params: Params, step_size: Scalar) -> Params:
         """Apply every leaf's prox with ``multiplier * step_size``.
@@ -112,9 +118,9 @@ class RegularizerMap:
           Pytree like ``params``; unregularized leaves are returned as they are.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return prox(self, params, step_size)
+        return _leaf_rules.prox(self.resolve(params), params, step_size)
 
     def support(self, params: Params) -> Any:
         """Return every regularized leaf's active units, as `Regularizer.support`.
@@ -127,9 +133,9 @@ class RegularizerMap:
           groups of a tie are flagged at its first leaf, with None at the others.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return support(self, params)
+        return _leaf_rules.support(self.resolve(params), params)
 
     def snap(self, params: Params) -> Params:
         """Restore what rounding blurred, as `Regularizer.snap` on every leaf.
@@ -141,9 +147,9 @@ class RegularizerMap:
           Pytree like ``params``.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        return snap(self, params)
+        return _leaf_rules.snap(self.resolve(params), params)
 
     def report(self, params: Params) -> str:
         """Return a table: leaf, shape, regularizer, units, their size, zero units.
@@ -156,19 +162,20 @@ class RegularizerMap:
           every rule that takes biases or scales of norms together with kernels.
 
         Raises:
-          TypeError, ValueError: as in `bind`.
+          TypeError, ValueError: as in `resolve`.
         """
-        bounds = self.bind(params)
-        return "\n".join((table(bounds, params), *self._remarks(bounds, params)))
+        rules = self.resolve(params)
+        return "\n".join((table(rules, params), *self._remarks(rules, params)))
 
-    def bind(self, params: Params) -> list[Bound]:
+    def resolve(self, params: Params) -> list[LeafRule]:
         """Match the rules against a tree.
 
         Args:
           params: Pytree of arrays, tracers or `jax.ShapeDtypeStruct`.
 
         Returns:
-          One entry per leaf, in flattening order; ``acting`` has each tie but once.
+          One rule per leaf, in flattening order. A regularizer that acts on several
+          leaves together stands at each of them.
 
         Raises:
           TypeError: a regularized leaf is not real floating.
@@ -179,9 +186,9 @@ class RegularizerMap:
         names = leaf_names(params)
         leaves = jax.tree.leaves(params)
         if not leaves:
-            _check_not_empty(params)
+            check_not_empty(params)
             return []
-        bounds = [Bound(name, None, 1.0, (i,)) for i, name in enumerate(names)]
+        resolved = [LeafRule(name, None, 1.0, (i,)) for i, name in enumerate(names)]
         owners = [self._owner(name) for name in names]
         for index, rule in enumerate(self.rules):
             taken = [
@@ -191,7 +198,7 @@ class RegularizerMap:
             for pattern, places in zip(rule.patterns, taken, strict=True):
                 if not places:
                     raise ValueError(_unused_message(pattern, names))
-                if isinstance(rule.regularizer, Tie) and len(places) > 1:
+                if rule.is_tied and len(places) > 1:
                     raise ValueError(
                         f"pattern '{pattern}' of a tie must match one parameter, got "
                         f"{', '.join(names[i] for i in places)}. Give each a pattern "
@@ -199,18 +206,18 @@ class RegularizerMap:
                     )
             tied = tuple(i for places in taken for i in places)
             for i in tied:
-                together = tied if isinstance(rule.regularizer, Tie) else (i,)
-                bounds[i] = Bound(names[i], *rule[1:], together)
-        _check_fit(bounds, leaves)
-        return bounds
+                together = tied if rule.is_tied else (i,)
+                resolved[i] = LeafRule(names[i], *rule[1:], together)
+        check_fit(resolved, leaves)
+        return resolved
 
-    def _remarks(self, bounds: list[Bound], params: Params) -> list[str]:
+    def _remarks(self, rules: list[LeafRule], params: Params) -> list[str]:
         taken: dict[str, dict[str, int]] = {}
-        for bound, leaf in zip(bounds, jax.tree.leaves(params), strict=True):
-            if isinstance(bound.regularizer, Regularizer):
-                index, place = self._owner(bound.name) or (0, 0)
+        for rule, leaf in zip(rules, jax.tree.leaves(params), strict=True):
+            if rule.regularizer is not None and not rule.is_tied:
+                index, place = self._owner(rule.name) or (0, 0)
                 pattern = self.rules[index].patterns[place]
-                taken.setdefault(pattern, {})[bound.name] = len(spec_of(leaf)[0])
+                taken.setdefault(pattern, {})[rule.name] = len(spec_of(leaf)[0])
         return [line for p, ranks in taken.items() for line in remarks(p, ranks)]
 
     def _owner(self, name: str) -> tuple[int, int] | None:
@@ -223,80 +230,6 @@ class RegularizerMap:
         return next(((i, j) for i, j, p in patterns if _matches(p, name)), None)
 
 
-def bind(spec: Spec, params: Params) -> list[Bound]:
-    """Resolve any form of spec against a tree: one `Bound` per leaf.
-
-    Args:
-      spec: A RegularizerMap, one Regularizer (then it acts on every leaf), or a pytree
-        prefix of ``params`` with a Regularizer or None at its leaves.
-      params: Pytree of arrays, tracers or `jax.ShapeDtypeStruct`.
-
-    Returns:
-      One entry per leaf, in flattening order.
-
-    Raises:
-      TypeError, ValueError: as in `RegularizerMap.bind`; ``spec`` is none of these.
-    """
-    if isinstance(spec, RegularizerMap):
-        return spec.bind(params)
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        _check_not_empty(params)
-        return []
-    if isinstance(spec, Regularizer):
-        regularizers = [spec] * len(leaves)
-    else:
-        regularizers = broadcast_prefix(spec, params)
-    bounds = [
-        Bound(name, regularizer, 1.0, (i,))
-        for i, (name, regularizer) in enumerate(
-            zip(leaf_names(params), regularizers, strict=True)
-        )
-    ]
-    _check_fit(bounds, leaves)
-    return bounds
-
-
-def value(spec: Spec, params: Params) -> jax.Array:
-    """Return the sum of ``multiplier * psi(leaf)``; see `RegularizerMap.value`."""
-    leaves = jax.tree.leaves(params)
-    terms = [
-        bound.multiplier * bound.regularizer.value(bound.of(leaves))
-        for bound in acting(bind(spec, params))
-    ]
-    zero = jnp.zeros(())
-    return sum((jnp.asarray(term, zero.dtype) for term in terms), zero)
-
-
-def prox(spec: Spec, params: Params, step_size: Scalar) -> Params:
-    """Apply every leaf's prox; see `RegularizerMap.prox`."""
-    return _map(
-        spec, params, lambda b, x: b.regularizer.prox(x, step_size * b.multiplier)
-    )
-
-
-def snap(spec: Spec, params: Params) -> Params:
-    """Restore the structure of every leaf; see `RegularizerMap.snap`."""
-    return _map(spec, params, lambda b, x: b.regularizer.snap(x))
-
-
-def support(spec: Spec, params: Params) -> Any:
-    """Return the active units of every leaf; see `RegularizerMap.support`."""
-    leaves, treedef = jax.tree.flatten(params)
-    flags: list[Any] = [None] * len(leaves)
-    for bound in acting(bind(spec, params)):
-        flags[min(bound.leaves)] = bound.regularizer.support(bound.of(leaves))
-    return jax.tree.unflatten(treedef, flags)
-
-
-def _map(spec: Spec, params: Params, fn: Callable[[Bound, Any], Any]) -> Any:
-    leaves, treedef = jax.tree.flatten(params)
-    out = list(leaves)
-    for bound in acting(bind(spec, params)):
-        bound.put(out, fn(bound, bound.of(leaves)))
-    return jax.tree.unflatten(treedef, out)
-
-
 def _matches(pattern: str, name: str) -> bool:
     # A leading "*/" also matches names without a parent, and "/" is no boundary to *.
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(
@@ -307,14 +240,9 @@ def _matches(pattern: str, name: str) -> bool:
 def _check_rule(rule: Any) -> Rule:
     try:
         rule = Rule(*rule)
-        tied = isinstance(rule.regularizer, Tie)
-        ok = (
-            tied
-            or rule.regularizer is None
-            or isinstance(rule.regularizer, Regularizer)
-        )
-        ok &= isinstance(rule.pattern, tuple if tied else str)
-        ok &= all(isinstance(pattern, str) for pattern in rule.patterns)
+        ok = rule.regularizer is None or isinstance(rule.regularizer, Regularizer)
+        ok = ok and isinstance(rule.pattern, tuple if rule.is_tied else str)
+        ok = ok and all(isinstance(pattern, str) for pattern in rule.patterns)
     except TypeError:
         ok = False
     if not ok:
@@ -323,40 +251,14 @@ def _check_rule(rule: Any) -> Rule:
             "multiplier), with a tuple of patterns for a tie and one pattern for all "
             f"else, got {rule!r}."
         )
-    if isinstance(rule.regularizer, Tie) and len(rule.patterns) != len(
-        rule.regularizer.axes
-    ):
+    n_leaves = 1 if rule.regularizer is None else rule.regularizer.n_leaves or 1
+    if len(rule.patterns) != n_leaves:
         raise ValueError(
-            f"a tie along axes {rule.regularizer.axes} needs as many patterns, got "
-            f"{rule.pattern}."
+            f"{rule.regularizer} needs as many patterns as it ties leaves, {n_leaves}, "
+            f"got {rule.pattern}."
         )
     check_parameter(f"multiplier of rule '{rule.pattern}'", rule.multiplier, at_least=0)
     return rule
-
-
-def _check_fit(bounds: list[Bound], leaves: list) -> None:
-    specs = [
-        ((), None) if bound.regularizer is None else spec_of_leaf(bound.name, leaf)
-        for bound, leaf in zip(bounds, leaves, strict=True)
-    ]
-    for bound in acting(bounds):
-        shape = bound.of([shape for shape, _ in specs])
-        names = "', '".join(bounds[i].name for i in bound.leaves)
-        try:
-            bound.regularizer.check(shape, bound.of([dtype for _, dtype in specs]))
-        except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"{bound.regularizer} does not fit parameter '{names}' of shape "
-                f"{shape}: {error}"
-            ) from error
-
-
-def _check_not_empty(params: Params) -> None:
-    if not is_placeholder(params):
-        raise ValueError(
-            f"the tree of params is empty, got {params!r}. Pass the parameters that "
-            "the regularizer is to act on."
-        )
 
 
 def _unused_message(pattern: str, names: list[str]) -> str:

@@ -1,9 +1,11 @@
-"""The named penalties on groups, the whole array being the largest of them."""
+"""The named penalties on groups of one array."""
 
-from rmda_jax.regularizers._calculus import GroupMax, SparseGroup
-from rmda_jax.regularizers._composed import Composed
-from rmda_jax.regularizers._geometries import as_groups
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._group_max import GroupMax
+from rmda_jax.regularizers._groups import as_groups
+from rmda_jax.regularizers._magnitude import MagnitudePenalty
 from rmda_jax.regularizers._penalties import L0, MCP, SCAD, Abs, LogSum, Lq
+from rmda_jax.regularizers._sparse_group import SparseGroup
 
 GroupAxes = int | tuple[int, ...]
 
@@ -13,16 +15,18 @@ def group_lasso(
     *,
     weighted: bool = True,
     block: int | tuple[int, ...] | None = None,
-) -> Composed:
+) -> Regularizer:
     r"""Group lasso, :math:`\psi(x) = \sum_g w_g \|x_g\|_2`: whole groups vanish.
 
     Groups are axes. ``-2`` is one group per input channel or input neuron of a Flax
     kernel ``(..., in, out)``, ``-1`` one per filter or output neuron, ``(-2, -1)`` one
     per convolution kernel; 0 is a row of an embedding, 1 a head of a query kernel
     ``(features, heads, head_dim)``. ``block=(16, 16)`` cuts the group axes into tiles.
+    ``group_lasso((), weighted=False)`` is the Euclidean norm of the whole array.
 
     Args:
       group_axes: The axes that enumerate the groups; every other axis is reduced.
+        ``()``: the whole array is one group.
       weighted: :math:`w_g = \sqrt{|g|}`, or 1 if False.
       block: Tile lengths along ``group_axes``; the last tile may be shorter.
 
@@ -43,12 +47,12 @@ def group_lasso(
       Yuan & Lin, `Model selection and estimation in regression with grouped variables
       <https://doi.org/10.1111/j.1467-9868.2005.00532.x>`_, 2006.
     """
-    return Composed(Abs(), as_groups(group_axes, weighted, block))
+    return MagnitudePenalty(Abs(), as_groups(group_axes, weighted, block))
 
 
 def sparse_group_lasso(
     group_axes: GroupAxes = -2, *, l1_ratio: float = 0.5, weighted: bool = True
-) -> SparseGroup:
+) -> Regularizer:
     r"""Sparse group lasso, :math:`\rho\|x\|_1 + (1-\rho)\sum_g w_g\|x_g\|_2`.
 
     Args:
@@ -76,7 +80,7 @@ def sparse_group_lasso(
     return SparseGroup(l1_ratio, as_groups(group_axes, weighted))
 
 
-def group_linf(group_axes: GroupAxes = -2, *, weighted: bool = True) -> GroupMax:
+def group_linf(group_axes: GroupAxes = -2, *, weighted: bool = True) -> Regularizer:
     r"""The l1/linf norm, :math:`\sum_g w_g \max_{i \in g} |x_i|`.
 
     Args:
@@ -105,11 +109,11 @@ def group_linf(group_axes: GroupAxes = -2, *, weighted: bool = True) -> GroupMax
 
 def group_mcp(
     group_axes: GroupAxes = -2,
+    *,
     lam: float = 1.0,
     gamma: float = 3.0,
-    *,
     weighted: bool = True,
-) -> Composed:
+) -> Regularizer:
     r"""Group MCP, :math:`\sum_g w_g\,\mathrm{mcp}(\|x_g\|_2)`; see `mcp`.
 
     Args:
@@ -134,16 +138,16 @@ def group_mcp(
       Breheny & Huang, `Group descent algorithms for nonconvex penalized linear and
       logistic regression <https://arxiv.org/abs/1209.2160>`_, 2015.
     """
-    return Composed(MCP(lam, gamma), as_groups(group_axes, weighted))
+    return MagnitudePenalty(MCP(lam, gamma), as_groups(group_axes, weighted))
 
 
 def group_scad(
     group_axes: GroupAxes = -2,
+    *,
     lam: float = 1.0,
     a: float = 3.7,
-    *,
     weighted: bool = True,
-) -> Composed:
+) -> Regularizer:
     r"""Group SCAD, :math:`\sum_g w_g\,\mathrm{scad}(\|x_g\|_2)`; see `scad`.
 
     Args:
@@ -158,10 +162,10 @@ def group_scad(
     Raises:
       ValueError: ``lam`` not positive or ``a`` not above 2; at use, a missing axis.
     """
-    return Composed(SCAD(lam, a), as_groups(group_axes, weighted))
+    return MagnitudePenalty(SCAD(lam, a), as_groups(group_axes, weighted))
 
 
-def group_l0(group_axes: GroupAxes = -2, *, weighted: bool = True) -> Composed:
+def group_l0(group_axes: GroupAxes = -2, *, weighted: bool = True) -> Regularizer:
     r"""The (weighted) number of nonzero groups; prox is a hard threshold on norms.
 
     Args:
@@ -175,12 +179,12 @@ def group_l0(group_axes: GroupAxes = -2, *, weighted: bool = True) -> Composed:
     Raises:
       ValueError: at use, a missing axis.
     """
-    return Composed(L0(), as_groups(group_axes, weighted))
+    return MagnitudePenalty(L0(), as_groups(group_axes, weighted))
 
 
 def group_lq(
-    group_axes: GroupAxes = -2, q: float = 0.5, *, weighted: bool = True
-) -> Composed:
+    group_axes: GroupAxes = -2, *, q: float = 0.5, weighted: bool = True
+) -> Regularizer:
     r"""Powers of group norms, :math:`\sum_g w_g\|x_g\|_2^q`; see `lq`.
 
     Args:
@@ -194,40 +198,12 @@ def group_lq(
     Raises:
       ValueError: ``q`` outside (0, 1); at use, a missing axis.
     """
-    return Composed(Lq(q), as_groups(group_axes, weighted))
-
-
-def group_l_half(group_axes: GroupAxes = -2, *, weighted: bool = True) -> Composed:
-    r"""Group l1/2, :math:`\sum_g w_g\|x_g\|_2^{1/2}`; see `group_lq`.
-
-    Args:
-      group_axes: The axes that enumerate the groups; every other axis is reduced.
-      weighted: :math:`w_g = \sqrt{|g|}`, or 1 if False.
-
-    Returns:
-      A nonconvex regularizer; groups vanish as a whole, and exactly.
-    """
-    return group_lq(group_axes, 1 / 2, weighted=weighted)
-
-
-def group_l_two_thirds(
-    group_axes: GroupAxes = -2, *, weighted: bool = True
-) -> Composed:
-    r"""Group l2/3, :math:`\sum_g w_g\|x_g\|_2^{2/3}`; see `group_lq`.
-
-    Args:
-      group_axes: The axes that enumerate the groups; every other axis is reduced.
-      weighted: :math:`w_g = \sqrt{|g|}`, or 1 if False.
-
-    Returns:
-      A nonconvex regularizer; groups vanish as a whole, and exactly.
-    """
-    return group_lq(group_axes, 2 / 3, weighted=weighted)
+    return MagnitudePenalty(Lq(q), as_groups(group_axes, weighted))
 
 
 def group_log_sum(
-    group_axes: GroupAxes = -2, eps: float = 0.1, *, weighted: bool = True
-) -> Composed:
+    group_axes: GroupAxes = -2, *, eps: float = 0.1, weighted: bool = True
+) -> Regularizer:
     r"""Group log-sum, :math:`\sum_g w_g\log(1 + \|x_g\|_2/\epsilon)`; see `log_sum`.
 
     Args:
@@ -241,31 +217,4 @@ def group_log_sum(
     Raises:
       ValueError: ``eps`` not positive; at use, a missing axis.
     """
-    return Composed(LogSum(eps), as_groups(group_axes, weighted))
-
-
-def l2_norm() -> Composed:
-    r"""The Euclidean norm :math:`\|x\|_2` of the whole array: all zero, or none.
-
-    Returns:
-      A convex regularizer for arrays of any shape. Prox
-      :math:`(1 - t/\|x\|)_+\,x`, exactly 0 when :math:`\|x\| \le t`.
-
-    Examples:
-      >>> rj.l2_norm().prox(jnp.array([3.0, 4.0]), 2.5)
-      Array([1.5, 2. ], dtype=float32)
-    """
-    return Composed(Abs(), as_groups((), weighted=False))
-
-
-def linf_norm() -> GroupMax:
-    r"""The largest magnitude of the whole array, :math:`\max_i |x_i|`.
-
-    Returns:
-      A convex regularizer for arrays of any shape; prox caps the magnitudes.
-
-    Examples:
-      >>> rj.linf_norm().prox(jnp.array([3.0, -1.0]), 1.0)
-      Array([ 2., -1.], dtype=float32)
-    """
-    return GroupMax(as_groups((), weighted=False))
+    return MagnitudePenalty(LogSum(eps), as_groups(group_axes, weighted))

@@ -9,7 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 
-# Called eagerly, a loop of its own would be compiled anew at every call.
+# Under `jit`, because an eager call would compile the loop anew every time.
 @functools.partial(jax.jit, static_argnames="axes", inline=True)
 def keep_largest(score: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> jax.Array:
     """Flag the ``k`` largest scores over ``axes``; of equal ones the first in C order.
@@ -53,7 +53,7 @@ def keep_largest(score: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> jax.A
         fits = lambda p: count(tied & (position < p)) <= room
         return largest(fits, start, length.bit_length())
 
-    # Mostly there are none to choose from.
+    # Usually there are no ties at the threshold.
     everywhere = lambda _: jnp.full_like(start, length)
     choose = jnp.any(count(tied) > room)
     cut = lax.cond(choose, among_ties, everywhere, None)

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from rmda_jax._types import Shape
-from rmda_jax.regularizers._axes import as_axes, normalized_axes
+from rmda_jax.regularizers._axes import normalized_axes
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
+from rmda_jax.regularizers._spelling import call
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TotalVariation(Regularizer):
     r""":math:`\rho\|x\|_1 + (1-\rho)\sum_j |x_{j+1} - x_j|` along ``axis``.
 
@@ -30,8 +31,11 @@ class TotalVariation(Regularizer):
         check_parameter("l1_ratio", self.l1_ratio, at_least=0, at_most=1)
 
     def __str__(self) -> str:
-        kind = f"fused lasso ({self.l1_ratio:g} l1)" if self.l1_ratio else "variation"
-        return f"{kind} along axis {self.axis}"
+        axis = {} if self.axis == -1 else {"axis": self.axis}
+        if self.l1_ratio == 0:
+            return call("total_variation", **axis)
+        ratio = {} if self.l1_ratio == 0.5 else {"l1_ratio": self.l1_ratio}
+        return call("fused_lasso", **axis, **ratio)
 
     @property
     def is_convex(self) -> bool:
@@ -98,7 +102,7 @@ class _Knots(NamedTuple):
         return _Knots(x, a, b, left, right)
 
 
-# Called eagerly, a loop of its own would be compiled anew at every call.
+# Under `jit`, because an eager call would compile the loop anew every time.
 @functools.partial(jax.jit, static_argnames="axis", inline=True)
 def _denoise_along(axis: int, x: jax.Array, t: jax.Array) -> jax.Array:
     """Minimise as `_denoise` does over every row along the axis."""
@@ -152,52 +156,3 @@ def _denoise(y: jax.Array, t: jax.Array) -> jax.Array:
     start, rest = lax.scan(backward, last, (lows, highs), reverse=True)
     x = jnp.concatenate([jnp.clip(start, *first)[None], rest, last[None]])
     return jnp.where(jnp.any(jnp.isnan(y)), jnp.nan, x)
-
-
-def total_variation(axis: int = -1) -> TotalVariation:
-    r"""1-D total variation: :math:`\psi(x) = \sum_j |x_{j+1} - x_j|` along an axis.
-
-    Args:
-      axis: The axis along which neighbours are compared; the sum runs over the others.
-
-    Returns:
-      A convex regularizer; prox makes runs of exactly equal entries. `support` flags
-      the jumps between runs.
-
-    Raises:
-      ValueError: at use, an axis that does not exist.
-
-    Examples:
-      >>> rj.total_variation().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 1.0)
-      Array([0.5, 0.5, 2.5, 2.5], dtype=float32)
-
-    References:
-      Johnson, `A dynamic programming algorithm for the fused lasso and
-      L0-segmentation <https://doi.org/10.1080/10618600.2012.681238>`_, 2013.
-    """
-    return fused_lasso(axis, l1_ratio=0.0)
-
-
-def fused_lasso(axis: int = -1, *, l1_ratio: float = 0.5) -> TotalVariation:
-    r"""Fused lasso: :math:`\rho\|x\|_1 + (1-\rho)\sum_j |x_{j+1} - x_j|`.
-
-    Args:
-      axis: The axis along which neighbours are compared.
-      l1_ratio: :math:`\rho \in [0, 1]`.
-
-    Returns:
-      A convex regularizer; prox makes runs of equal entries and exact zeros.
-
-    Raises:
-      ValueError: ``l1_ratio`` outside [0, 1]; at use, an axis that does not exist.
-
-    Examples:
-      >>> rj.fused_lasso().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 2.0)
-      Array([0. , 0. , 1.5, 1.5], dtype=float32)
-
-    References:
-      Friedman et al., `Pathwise coordinate optimization
-      <https://doi.org/10.1214/07-AOAS131>`_, 2007, Proposition 1.
-    """
-    (axis,) = as_axes(axis, name="axis")
-    return TotalVariation(axis, l1_ratio)

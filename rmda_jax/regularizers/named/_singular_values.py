@@ -1,12 +1,12 @@
 """The named penalties on singular values."""
 
-from rmda_jax.regularizers._axes import as_axes
-from rmda_jax.regularizers._composed import Composed
-from rmda_jax.regularizers._geometries import SingularValues
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._geometries import as_singular_values
+from rmda_jax.regularizers._magnitude import MagnitudePenalty
 from rmda_jax.regularizers._penalties import MCP, Abs
 
 
-def nuclear_norm(matrix_axes: tuple[int, int] = (-2, -1)) -> Composed:
+def nuclear_norm(matrix_axes: tuple[int, int] = (-2, -1)) -> Regularizer:
     r"""The sum of the singular values, :math:`\|X\|_*`: low rank.
 
     Args:
@@ -29,18 +29,18 @@ def nuclear_norm(matrix_axes: tuple[int, int] = (-2, -1)) -> Composed:
       Cai, Candes & Shen, `A singular value thresholding algorithm
       <https://arxiv.org/abs/0810.3286>`_, 2010.
     """
-    return Composed(Abs(), _singular_values(matrix_axes))
+    return MagnitudePenalty(Abs(), as_singular_values(matrix_axes))
 
 
 def spectral_mcp(
-    lam: float = 1.0, gamma: float = 3.0, matrix_axes: tuple[int, int] = (-2, -1)
-) -> Composed:
+    matrix_axes: tuple[int, int] = (-2, -1), *, lam: float = 1.0, gamma: float = 3.0
+) -> Regularizer:
     r"""MCP on the singular values: low rank, large singular values left alone.
 
     Args:
+      matrix_axes: Rows and columns; the other axes are a batch of matrices.
       lam: Slope at zero, as in `mcp`.
       gamma: As in `mcp`.
-      matrix_axes: Rows and columns; the other axes are a batch of matrices.
 
     Returns:
       A nonconvex regularizer for arrays of rank 2 or more; see `nuclear_norm` for what
@@ -55,11 +55,4 @@ def spectral_mcp(
       Array([[4., 0.],
              [0., 0.]], dtype=float32)
     """
-    return Composed(MCP(lam, gamma), _singular_values(matrix_axes))
-
-
-def _singular_values(matrix_axes: tuple[int, int]) -> SingularValues:
-    axes = as_axes(matrix_axes, name="matrix_axes")
-    if len(axes) != 2:
-        raise ValueError(f"`matrix_axes` must be rows and columns, got {axes}.")
-    return SingularValues(axes)
+    return MagnitudePenalty(MCP(lam, gamma), as_singular_values(matrix_axes))

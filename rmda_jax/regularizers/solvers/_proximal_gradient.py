@@ -20,34 +20,36 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rmda_jax._types import Arrays
+
 
 class Solution(NamedTuple):
     """A minimiser, and what certifies it."""
 
-    x: jax.Array
+    x: Arrays
     residual: jax.Array  # norm of a subgradient of the objective at x
     iterations: jax.Array  # int32
     converged: jax.Array  # whether the residual met the tolerance, without ascent
 
 
 class _Iterate(NamedTuple):
-    z: jax.Array
-    y: jax.Array
+    z: Arrays
+    y: Arrays
     momentum: jax.Array
     residual: jax.Array
     iterations: jax.Array
 
 
-# Called eagerly, a loop of its own would be compiled anew at every call.
+# Under `jit`, because an eager call would compile the loop anew every time.
 @functools.partial(jax.jit, static_argnames=("prox", "value", "convex"), inline=True)
 def proximal_gradient(
-    prox: Callable[[jax.Array, jax.Array], jax.Array],
-    value: Callable[[jax.Array], jax.Array],
-    x: jax.Array,
+    prox: Callable[[Arrays, jax.Array], Arrays],
+    value: Callable[[Arrays], jax.Array],
+    x: Arrays,
     t: jax.Array,
-    d: jax.Array,
+    d: Arrays,
     *,
-    start: jax.Array,
+    start: Arrays,
     convex: bool,
     rtol: float,
     max_iters: int,
@@ -57,7 +59,7 @@ def proximal_gradient(
     Args:
       prox: The plain prox of :math:`\psi`.
       value: :math:`\psi` itself.
-      x: Centre.
+      x: Centre: one array, or a tuple, as are ``d`` and ``start``.
       t: Step size.
       d: Positive metric of ``x``'s shape.
       start: First iterate; the previous params, usually.
@@ -69,40 +71,59 @@ def proximal_gradient(
     Returns:
       The last iterate (``start``, should that be better) and its certificate.
     """
-    theta = (1.0 if convex else 0.5) / jnp.max(d)
+    each = jax.tree.map
+    theta = (1.0 if convex else 0.5) / _max(d)
 
     def step(state: _Iterate) -> _Iterate:
-        z = prox(state.y - theta * d * (state.y - x), theta * t)
-        residual = _norm((1 / theta - d) * (state.y - z))
+        inner = each(lambda y, d, x: y - theta * d * (y - x), state.y, d, x)
+        z = prox(inner, theta * t)
+        s = each(lambda d, y, z: (1 / theta - d) * (y - z), d, state.y, z)
+        n = state.iterations + 1
         if not convex:
-            return _Iterate(z, z, state.momentum, residual, state.iterations + 1)
-        uphill = jnp.sum((state.y - z) * (z - state.z)) > 0
+            return _Iterate(z, z, state.momentum, _norm(s), n)
+        # Restart where the step and the direction of momentum form an obtuse angle.
+        along = each(
+            lambda y, z, old: jnp.sum((y - z) * (z - old)), state.y, z, state.z
+        )
+        uphill = _sum(along) > 0
         before = jnp.where(uphill, 1, state.momentum)
         after = (1 + jnp.sqrt(1 + 4 * jnp.square(before))) / 2
-        y = z + jnp.where(uphill, 0, (before - 1) / after) * (z - state.z)
-        return _Iterate(z, y, after, residual, state.iterations + 1)
+        factor = jnp.where(uphill, 0, (before - 1) / after)
+        y = each(lambda z, old: z + factor * (z - old), z, state.z)
+        return _Iterate(z, y, after, _norm(s), n)
 
     def met(state: _Iterate) -> jax.Array:
-        return state.residual <= rtol * _norm(d * (x - state.z))
+        return state.residual <= rtol * _norm(
+            each(lambda d, x, z: d * (x - z), d, x, state.z)
+        )
 
     def unfinished(state: _Iterate) -> jax.Array:
         return ~met(state) & (state.iterations < max_iters)
 
-    def objective(z: jax.Array) -> jax.Array:
-        return jnp.sum(d * jnp.square(z - x)) / 2 + t * value(z)
+    def objective(z: Arrays) -> jax.Array:
+        loss = each(lambda d, z, x: jnp.sum(d * jnp.square(z - x)), d, z, x)
+        return _sum(loss) / 2 + t * value(z)
 
-    one = jnp.ones((), x.dtype)
+    one = jnp.ones((), t.dtype)
     first = step(_Iterate(start, start, one, one, jnp.zeros((), jnp.int32)))
     last = lax.while_loop(unfinished, step, first)
     # An infeasible or NaN start compares false and loses.
     ascended = objective(start) < objective(last.z)
     return Solution(
-        x=jnp.where(ascended, start, last.z),
+        x=each(lambda start, z: jnp.where(ascended, start, z), start, last.z),
         residual=last.residual,
         iterations=last.iterations,
         converged=met(last) & ~ascended,
     )
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x)))
+def _norm(x: Arrays) -> jax.Array:
+    return jnp.sqrt(_sum(jax.tree.map(lambda x: jnp.sum(jnp.square(x)), x)))
+
+
+def _sum(terms: Arrays) -> jax.Array:
+    return functools.reduce(jnp.add, jax.tree.leaves(terms))
+
+
+def _max(x: Arrays) -> jax.Array:
+    return functools.reduce(jnp.maximum, map(jnp.max, jax.tree.leaves(x)))

@@ -1,0 +1,121 @@
+"""Penalty o geometry: one class for most structured regularizers."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmda_jax._types import Arrays, Shapes
+from rmda_jax.regularizers._base import Regularizer
+from rmda_jax.regularizers._geometries import Geometry, SingularValues
+from rmda_jax.regularizers._groups import EuclideanGroups
+from rmda_jax.regularizers._penalties import Penalty
+from rmda_jax.regularizers.solvers._metric_prox import group_metric_prox
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class MagnitudePenalty(Regularizer):
+    r""":math:`\psi(x) = \sum_u w_u\, \varphi(\|x_u\|)` over the units of a geometry."""
+
+    penalty: Penalty
+    geometry: Geometry
+
+    def __str__(self) -> str:
+        return self.geometry.spelled(*self.penalty.spelled())
+
+    @property
+    def n_leaves(self) -> int | None:
+        return self.geometry.n_leaves
+
+    @property
+    def is_convex(self) -> bool:
+        return self.penalty.is_convex
+
+    @property
+    def is_separable(self) -> bool:
+        return self.geometry.is_entrywise
+
+    @property
+    def is_homogeneous(self) -> bool:
+        return self.penalty.is_homogeneous
+
+    def _check(self, shape: Shapes) -> None:
+        self.geometry.check(shape)
+
+    def _value(self, x: Arrays) -> jax.Array:
+        r = self.geometry.magnitudes(x)
+        weights = jnp.asarray(self._weights(x), r.dtype)
+        return jnp.sum(weights * self.penalty.value(r))
+
+    def _prox(self, x: Arrays, t: jax.Array) -> Arrays:
+        return self._prox_at(lambda y: y, self._each(lambda y: (y,), x), t)
+
+    def _prox_at(self, center: Any, operands: Any, t: jax.Array) -> Arrays:
+        return self.geometry.shrink_at(center, operands, self.penalty.prox, t)
+
+    def _counted_metric_prox(
+        self, x: Arrays, t: jax.Array, d: Arrays
+    ) -> tuple[Arrays, jax.Array | None] | None:
+        if self.geometry.is_entrywise:
+            # Dividing an entry's objective by its metric leaves a plain prox.
+            scaled = lambda r, t: self.penalty.prox(r, t / d)
+            return self.geometry.shrink_at(lambda y: y, (x,), scaled, t), None
+        slope = self.penalty.affine_slope
+        if isinstance(self.geometry, EuclideanGroups) and slope is not None:
+            level = t * jnp.asarray(self._weights(x), t.dtype)
+            y, n_steps = group_metric_prox(self.geometry, slope, x, d, level)
+            return self._each(lambda x, y: jnp.where(t == 0, x, y), x, y), n_steps
+        return None
+
+    def _support(self, x: Arrays, eps: float) -> jax.Array:
+        del eps
+        return self.geometry.units(x)
+
+    def _prox_support(self, x: Arrays, t: jax.Array) -> jax.Array:
+        return self.geometry.shrunk_units(x, self.penalty.prox, t)
+
+    def _snap(self, x: Arrays, eps: float) -> Arrays:
+        del eps
+        if isinstance(self.geometry, SingularValues):
+            return self.geometry.truncated(x)
+        return x
+
+    def _unit_sizes(self, shape: Shapes) -> np.ndarray:
+        return self.geometry.sizes(shape)
+
+    def _weights(self, x: Arrays) -> Any:
+        return self.geometry.weights(self._each(jnp.shape, x))
+
+    def _slope(self, r: jax.Array, strength: jax.Array, weights: Any) -> jax.Array:
+        slope = strength * jnp.asarray(weights, r.dtype) * self.penalty.derivative(r)
+        # Avoid 0 * inf where the strength is 0.
+        return jnp.where(strength == 0, 0, slope)
+
+    def _subgradient_distance(
+        self, x: Arrays, v: Arrays, strength: jax.Array
+    ) -> jax.Array:
+        weights = self._weights(x)
+        return self.geometry.subgradient_distance(
+            x, v, lambda r: self._slope(r, strength, weights)
+        )
+
+    def _margin(self, x: Arrays, v: Arrays, strength: jax.Array) -> jax.Array:
+        norms = self.geometry.zero_magnitudes(x, v)
+        level = self._slope(jnp.zeros_like(norms), strength, self._weights(x))
+        return smallest_margin(norms, level, ~self.geometry.units(x))
+
+
+def smallest_margin(norms: jax.Array, level: jax.Array, zero: jax.Array) -> jax.Array:
+    """Return how far the units that are zero stay below the level that frees them.
+
+    Args:
+      norms: Magnitude of minus the gradient at each zero unit, 0 at the others.
+      level: The magnitude from which on a unit becomes nonzero.
+      zero: Which units are zero.
+    """
+    # At 0 the ratio is 0 as well, also where the level is.
+    # No slope and no norm: 0/0 is not to be computed, even for nothing.
+    slack = 1 - norms / jnp.where(norms == 0, 1, level)
+    return jnp.where(jnp.any(zero), jnp.min(slack, initial=jnp.inf), jnp.inf)

@@ -1,0 +1,1 @@
+"""The named factories: one module for each kind of unit or structure."""

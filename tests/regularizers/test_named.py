@@ -1,0 +1,113 @@
+"""The factories as a whole: what they are called with, and what they are called."""
+
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+
+import rmda_jax as rj
+from tests._table import TABLE, make, public_factories
+
+TRIES = [
+    pytest.param(name, tried.arguments, id=f"{name}-{i}")
+    for name, row in TABLE.items()
+    for i, tried in enumerate(row.tries)
+]
+AXES = {"axis", "group_axes", "matrix_axes"}
+
+
+def test_every_public_factory_is_in_the_table_and_at_home():
+    assert public_factories() == set(TABLE)
+    for name in TABLE:
+        assert getattr(rj, name) is getattr(rj.regularizers, name)
+
+
+@pytest.mark.parametrize(("name", "arguments"), TRIES)
+def test_text_is_the_call_that_makes_it(name, arguments):
+    made = make(name, arguments)
+    assert eval(str(made), dict(vars(rj))) == made
+    assert repr(made) == str(made)
+    assert pickle.loads(pickle.dumps(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (rj.l1(), "l1()"),
+        (rj.mcp(gamma=np.float32(2)), "mcp(gamma=2.0)"),
+        (rj.elastic_net(0.0), "squared_l2()"),
+        (rj.group_lasso(), "group_lasso(group_axes=-2)"),
+        (
+            rj.group_lasso((0, 1), block=2),
+            "group_lasso(group_axes=(0, 1), block=(2, 2))",
+        ),
+        (rj.group_mcp(0, gamma=2.0), "group_mcp(group_axes=0, gamma=2.0)"),
+        (rj.on_groups(rj.mcp(), 0), "group_mcp(group_axes=0)"),
+        (
+            rj.on_groups(rj.mcp(), 0, block=2),
+            "on_groups(mcp(), group_axes=0, block=2)",
+        ),
+        (rj.tied_group_lasso((0, 1)), "tied_group_lasso(group_axes=(0, 1))"),
+        (rj.on_singular_values(rj.l1()), "nuclear_norm()"),
+        (rj.boxed(rj.l1(), 0, np.inf), "boxed(l1(), 0.0, float('inf'))"),
+        (rj.top_k(3, -1), "top_k(3, group_axes=-1)"),
+        (rj.total_variation(0), "total_variation(axis=0)"),
+    ],
+    ids=str,
+)
+def test_text_leaves_defaults_out(made, text):
+    assert str(made) == text
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_axes_are_the_last_argument_by_position(name):
+    # What comes before defines a set, or is the penalty that is put there.
+    parameters = list(inspect.signature(getattr(rj, name)).parameters.values())
+    places = [i for i, p in enumerate(parameters) if p.name in AXES]
+    if not places:
+        return
+    (place,) = places
+    after = parameters[place + 1 :]
+    if name.endswith("tied_group_lasso") or name == "on_tied_groups":
+        assert after.pop(0).name == "groups"  # which says more of the axes
+    assert all(p.kind is p.KEYWORD_ONLY for p in after)
+    before = {p.name for p in parameters[:place]}
+    indicator = make(name, TABLE[name].tries[0].arguments).is_indicator
+    assert not before or indicator or before == {"regularizer"}
+
+
+@pytest.mark.parametrize(
+    ("product", "named"),
+    [
+        (rj.on_groups(rj.l1(), -1, block=4), rj.group_lasso(-1, block=4)),
+        (rj.on_groups(rj.mcp(gamma=2), 0), rj.group_mcp(0, gamma=2)),
+        (rj.on_groups(rj.scad(), 0), rj.group_scad(0)),
+        (rj.on_groups(rj.l0(), 0, weighted=False), rj.group_l0(0, weighted=False)),
+        (rj.on_groups(rj.lq(0.3), 0), rj.group_lq(0, q=0.3)),
+        (rj.on_groups(rj.log_sum(), (0, 1)), rj.group_log_sum((0, 1))),
+        (rj.on_singular_values(rj.l1()), rj.nuclear_norm()),
+        (rj.on_singular_values(rj.mcp(), (0, 1)), rj.spectral_mcp((0, 1))),
+        (rj.on_tied_groups(rj.l1(), (0, 1)), rj.tied_group_lasso((0, 1))),
+    ],
+    ids=str,
+)
+def test_products_are_what_is_named(product, named):
+    assert product == named
+    assert hash(product) == hash(named)
+
+
+@pytest.mark.parametrize(
+    "wrong", [rj.group_lasso(), rj.box(0, 1), rj.binary(), rj.sparse_group_lasso(), 1]
+)
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda r: rj.on_groups(r, 0),
+        lambda r: rj.on_singular_values(r),
+        lambda r: rj.on_tied_groups(r, (0, 1)),
+    ],
+)
+def test_products_take_penalties_of_entries_only(wrong, put):
+    with pytest.raises(TypeError, match="must be a penalty of magnitudes on entries"):
+        put(wrong)
