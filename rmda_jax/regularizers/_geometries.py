@@ -20,7 +20,12 @@ from jax.typing import ArrayLike
 
 from rmda_jax._types import Shape
 from rmda_jax.regularizers._axes import as_axes, normalized_axes
-from rmda_jax.regularizers._spectra import matmul, shrunk_singular_values, transpose
+from rmda_jax.regularizers._spectra import (
+    matmul,
+    shrunk_singular_values,
+    singular_values,
+    transpose,
+)
 
 Center = Callable[..., jax.Array]
 Operands = tuple[jax.Array, ...]
@@ -277,7 +282,7 @@ class SingularValues(Geometry):
         return np.ones((1,) * (len(shape) - 1), int)
 
     def magnitudes(self, x: jax.Array) -> jax.Array:
-        return jnp.linalg.svd(self._matrices(x), compute_uv=False)
+        return singular_values(self._matrices(x))
 
     def shrink_at(self, center: Center, operands: Operands, prox, t) -> jax.Array:
         x = self._matrices(center(*operands))
@@ -316,7 +321,7 @@ class SingularValues(Geometry):
         tangent = left + right - both
         level = jnp.where(active, level, 0)
         gap = norm(tangent - matmul(u * level[..., None, :], vt))
-        rest = jnp.linalg.svd(v - tangent, compute_uv=False)
+        rest = singular_values(v - tangent)
         radius = slope(jnp.zeros_like(s))
         return jnp.hypot(gap, norm(jnp.maximum(rest - radius, 0)))
 
@@ -328,7 +333,7 @@ class SingularValues(Geometry):
         vt = jnp.where(active[..., :, None], vt, 0)
         v = v - matmul(u, matmul(transpose(u), v))
         v = v - matmul(matmul(v, transpose(vt)), vt)
-        rest = jnp.linalg.svd(v, compute_uv=False)
+        rest = singular_values(v)
         full = jnp.sum(active, axis=-1, keepdims=True) == s.shape[-1]
         return jnp.where(full, 0, rest)
 
