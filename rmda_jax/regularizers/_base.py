@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from rmda_jax._types import Scalar, Shape, spec_of, wide_dtype
 from rmda_jax.regularizers._checks import check_metric, check_step_size, rounding_unit
+from rmda_jax.regularizers._hooks import array_from, scalar_from
 from rmda_jax.regularizers._proximal_gradient import Solution, proximal_gradient
 
 
@@ -86,7 +87,7 @@ class Regularizer(abc.ABC):
         """
         wide = self._enter(x)
         inside = self._contains(wide, rounding_unit(x))
-        return jnp.where(inside, self._value(wide), jnp.inf)
+        return jnp.where(inside, scalar_from(self._value, wide), jnp.inf)
 
     def prox(self, x: ArrayLike, step_size: Scalar) -> jax.Array:
         r"""Return the proximal point of ``x``.
@@ -271,8 +272,8 @@ class Regularizer(abc.ABC):
         Returns:
           Array of the same shape and dtype, exactly structured.
         """
-        x = jnp.asarray(x)
-        return self._snap(self._enter(x), rounding_unit(x)).astype(x.dtype)
+        snapped = array_from(self._snap, self._enter(x), rounding_unit(x))
+        return snapped.astype(spec_of(x)[1])
 
     def unit_sizes(self, shape: Shape) -> np.ndarray:
         """Return how many entries each unit of `support` has.
@@ -348,7 +349,7 @@ class Regularizer(abc.ABC):
         operands: tuple[jax.Array, ...],
         t: jax.Array,
     ) -> jax.Array:
-        return self._prox(center(*operands), t)
+        return array_from(self._prox, center(*operands), t)
 
     def _metric_prox(
         self, x: jax.Array, t: jax.Array, d: jax.Array
@@ -361,7 +362,7 @@ class Regularizer(abc.ABC):
         self, x: jax.Array, t: jax.Array, d: jax.Array
     ) -> tuple[jax.Array, jax.Array | None] | None:
         """Return the exact solution, and how many steps it took if that varies."""
-        y = self._metric_prox(x, t, d)
+        y = array_from(self._metric_prox, x, t, d)
         return None if y is None else (y, None)
 
     def _contains(self, x: jax.Array, eps: float) -> ArrayLike:

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rmda_jax.regularizers._hooks import array_from
+
 
 class Solution(NamedTuple):
     """A minimiser, and what certifies it."""
@@ -72,7 +74,7 @@ def proximal_gradient(
     theta = (1.0 if convex else 0.5) / jnp.max(d)
 
     def step(state: _Iterate) -> _Iterate:
-        z = prox(state.y - theta * d * (state.y - x), theta * t)
+        z = array_from(prox, state.y - theta * d * (state.y - x), theta * t)
         residual = _norm((1 / theta - d) * (state.y - z))
         if not convex:
             return _Iterate(z, z, state.momentum, residual, state.iterations + 1)

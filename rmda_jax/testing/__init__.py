@@ -1,5 +1,6 @@
 """The laws a regularizer must obey, for your own ones, too; needs no test framework."""
 
+from rmda_jax.testing._answers import check_answers as check_answers
 from rmda_jax.testing._exactness import (
     check_certificate as check_certificate,
     check_exact_zeros as check_exact_zeros,
@@ -13,6 +14,7 @@ from rmda_jax.testing._laws import (
     LAWS as LAWS,
     check_regularizer as check_regularizer,
 )
+from rmda_jax.testing._leftovers import check_tiny_entries as check_tiny_entries
 from rmda_jax.testing._minimality import (
     check_firmly_nonexpansive as check_firmly_nonexpansive,
     check_homogeneous as check_homogeneous,
