@@ -58,6 +58,17 @@ PUBLIC = {
         group_sparsity margin rank sparsity stable_since stationarity
         support_distance update_stable_since
     """,
+    "rmda_jax.testing": """
+        LAWS Trial UPDATE_LAWS check_accumulators check_answers check_batches
+        check_certificate check_checkpoint check_compiled check_donation check_dtypes
+        check_exact_zeros check_finite check_finite_gradients
+        check_firmly_nonexpansive check_homogeneous check_huge_step check_init
+        check_jit check_metric_prox check_minimizes check_nan check_nan_spreads
+        check_object check_projection check_pure check_regularizer check_scan
+        check_separable check_snap check_state check_tiny_entries
+        check_transformation check_trees check_units check_update_dtypes
+        check_update_zeros check_vmap check_zero_step check_zero_strength
+    """,
 }
 
 

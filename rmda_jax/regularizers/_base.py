@@ -28,6 +28,7 @@ from jax.typing import ArrayLike
 
 from rmda_jax._types import Arrays, Scalar, Shapes
 from rmda_jax.regularizers._checks import check_step_size
+from rmda_jax.regularizers._hooks import array_from, scalar_from
 from rmda_jax.regularizers._on_leaves import OnLeaves
 from rmda_jax.regularizers.solvers._proximal_gradient import Solution, proximal_gradient
 
@@ -92,7 +93,7 @@ class Regularizer(OnLeaves, abc.ABC):
         """
         wide = self._checked_wide(x)
         inside = self._contains(wide, self._rounding_unit(x))
-        return jnp.where(inside, self._value(wide), jnp.inf)
+        return jnp.where(inside, scalar_from(self._value, wide), jnp.inf)
 
     def prox(self, x: Arrays, step_size: Scalar) -> Arrays:
         r"""Return the proximal point of ``x``.
@@ -281,7 +282,7 @@ class Regularizer(OnLeaves, abc.ABC):
           Array of the same shape and dtype, exactly structured.
         """
         x = self._each(jnp.asarray, x)
-        out = self._snap(self._checked_wide(x), self._rounding_unit(x))
+        out = array_from(self._snap, self._checked_wide(x), self._rounding_unit(x))
         return self._each(lambda y, x: y.astype(x.dtype), out, x)
 
     def unit_sizes(self, shape: Shapes) -> np.ndarray:
@@ -353,7 +354,8 @@ class Regularizer(OnLeaves, abc.ABC):
         operands: tuple[Any, ...],
         t: jax.Array,
     ) -> Arrays:
-        return self._prox(self._each(lambda row: center(*row), operands), t)
+        x = self._each(lambda row: center(*row), operands)
+        return array_from(self._prox, x, t)
 
     def _metric_prox(self, x: Arrays, t: jax.Array, d: Arrays) -> Arrays | None:
         """Return the exact solution; None where it takes iterations."""
@@ -364,7 +366,7 @@ class Regularizer(OnLeaves, abc.ABC):
         self, x: Arrays, t: jax.Array, d: Arrays
     ) -> tuple[Arrays, jax.Array | None] | None:
         """Return the exact solution, and how many steps it took if that varies."""
-        y = self._metric_prox(x, t, d)
+        y = array_from(self._metric_prox, x, t, d)
         return None if y is None else (y, None)
 
     def _contains(self, x: Arrays, eps: float) -> ArrayLike:

@@ -20,6 +20,7 @@ from rmda_jax.regularizers._spelling import call
 from rmda_jax.regularizers.solvers._singular_values import (
     matmul,
     shrunk_singular_values,
+    singular_values,
     transpose,
 )
 
@@ -165,7 +166,7 @@ class SingularValues(Geometry):
         return np.ones((1,) * (len(shape) - 1), int)
 
     def magnitudes(self, x: jax.Array) -> jax.Array:
-        return jnp.linalg.svd(self._matrices(x), compute_uv=False)
+        return singular_values(self._matrices(x))
 
     def shrink_at(
         self, center: Center, operands: Any, prox: Shrink, t: jax.Array
@@ -208,7 +209,7 @@ class SingularValues(Geometry):
         tangent = left + right - both
         level = jnp.where(active, level, 0)
         gap = norm(tangent - matmul(u * level[..., None, :], vt))
-        rest = jnp.linalg.svd(v - tangent, compute_uv=False)
+        rest = singular_values(v - tangent)
         radius = slope(jnp.zeros_like(s))
         return jnp.hypot(gap, norm(jnp.maximum(rest - radius, 0)))
 
@@ -217,7 +218,7 @@ class SingularValues(Geometry):
         u, s, vt, active = self._active_bases(x)
         v = v - matmul(u, matmul(transpose(u), v))
         v = v - matmul(matmul(v, transpose(vt)), vt)
-        rest = jnp.linalg.svd(v, compute_uv=False)
+        rest = singular_values(v)
         full = jnp.sum(active, axis=-1, keepdims=True) == s.shape[-1]
         return jnp.where(full, 0, rest)
 

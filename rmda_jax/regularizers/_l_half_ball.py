@@ -21,7 +21,8 @@ class LHalfBall(FeasibleSet):
     the smallest kept entry, which may sit on the smaller one. Walking that entry
     :math:`s` from 0 to :math:`|x_k|` determines :math:`\mu = 2\sqrt s(|x_k| - s)` and
     with it the others, so that each k leaves one scalar equation; the candidate nearest
-    to ``x`` wins. Quadratic in the number of entries: meant for a few hundred.
+    to ``x`` wins. Its time is quadratic in the number of entries, though its memory is
+    linear: meant for a few hundred.
     """
 
     radius: float = 1.0
@@ -42,17 +43,10 @@ class LHalfBall(FeasibleSet):
     def _on_support(
         self, a: jax.Array, kept: jax.Array, smallest: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the loss and the best boundary point whose support is ``kept``."""
-        last = jnp.sum(kept) - 1
-        index = jnp.arange(a.size)
-
-        def point(s: jax.Array) -> jax.Array:
-            mu = 2 * jnp.sqrt(s) * jnp.maximum(smallest - s, 0)
-            y = jnp.where(index == last, s, _larger_root(a, mu))
-            return jnp.where(kept, y, 0)
+        """Return the loss and the last entry of the best boundary point on ``kept``."""
 
         def surplus(s: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.sqrt(point(s))) - self.radius
+            return jnp.sum(jnp.sqrt(_point(a, kept, smallest, s))) - self.radius
 
         # The surplus need not be monotone in s: bracket its sign changes, bisect each.
         grid = smallest * jnp.square(jnp.linspace(0, 1, self.samples, dtype=a.dtype))
@@ -71,11 +65,13 @@ class LHalfBall(FeasibleSet):
             low, high = lax.fori_loop(0, 60, halve, (low, high))
             return (low + high) / 2
 
-        points = jax.vmap(point)(jax.vmap(bisect)(grid[:-1], grid[1:]))
-        losses = jnp.sum(jnp.square(points - a[None, :]), axis=-1)
-        losses = jnp.where(crossing, losses, jnp.inf)
+        def loss(s: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.square(_point(a, kept, smallest, s) - a))
+
+        roots = jax.vmap(bisect)(grid[:-1], grid[1:])
+        losses = jnp.where(crossing, jax.vmap(loss)(roots), jnp.inf)
         best = jnp.argmin(losses)
-        return losses[best], points[best]
+        return losses[best], roots[best]
 
 
 # Under `jit`, because an eager call would compile the loop anew every time.
@@ -89,15 +85,26 @@ def _nearest(ball: LHalfBall, x: jax.Array) -> jax.Array:
     a = a[order]
     index = jnp.arange(a.size)
 
+    # One scalar per k is kept, not its point: n points would take n^2 memory.
     def candidate(k: jax.Array) -> tuple[jax.Array, jax.Array]:
         return ball._on_support(a, index < k, a[k - 1])
 
-    losses, points = lax.map(candidate, index + 1)
-    best = points[jnp.argmin(losses)]
+    losses, lasts = lax.map(candidate, index + 1)
+    k = jnp.argmin(losses) + 1
+    best = _point(a, index < k, a[k - 1], lasts[k - 1])
     inside = jnp.sum(jnp.sqrt(a)) <= ball.radius
     y = jnp.zeros_like(a).at[order].set(jnp.where(inside, a, best))
     y = jnp.where(jnp.any(jnp.isnan(a)), jnp.nan, y)
     return jnp.where(x < 0, -y.reshape(x.shape), y.reshape(x.shape))
+
+
+def _point(
+    a: jax.Array, kept: jax.Array, smallest: jax.Array, s: jax.Array
+) -> jax.Array:
+    """Return the stationary point on ``kept`` whose smallest kept entry is ``s``."""
+    mu = 2 * jnp.sqrt(s) * jnp.maximum(smallest - s, 0)
+    last = jnp.arange(a.size) == jnp.sum(kept) - 1
+    return jnp.where(kept, jnp.where(last, s, _larger_root(a, mu)), 0)
 
 
 def _larger_root(a: jax.Array, mu: jax.Array) -> jax.Array:

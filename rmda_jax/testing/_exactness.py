@@ -9,9 +9,9 @@ from jax.typing import ArrayLike
 
 from rmda_jax._types import wide_dtype
 from rmda_jax.regularizers import Regularizer
+from rmda_jax.testing._answers import checked
 from rmda_jax.testing._numerics import (
     BATCH,
-    array,
     epsilon,
     noise,
     norm,
@@ -39,12 +39,11 @@ def check_exact_zeros(regularizer: Regularizer, x: ArrayLike, step_size: float) 
     Raises:
       AssertionError: a zero is not exact, or a support is wrong.
     """
-    x, law = array(x), "exact zeros"
+    x, law = checked(regularizer, x, step_size), "exact zeros"
     supports = _supports(regularizer, x, step_size)
     found, counted = (np.asarray(support) for support in supports)
-    require(found.dtype == bool, law, regularizer, f"has a {found.dtype} support.")
     require(
-        found.shape == counted.shape and (found == counted).all(),
+        (found == counted).all(),
         law,
         regularizer,
         f"at step size {step_size:g} says {int(counted.sum())} units survive, but "
@@ -70,7 +69,7 @@ def check_finite(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
     Raises:
       AssertionError: something is NaN or infinite.
     """
-    xs = _with_zeros(array(x))
+    xs = _with_zeros(checked(regularizer, x, step_size))
     steps = np.where(np.arange(BATCH) % 2 == 0, step_size, 0)
     ps = proxes(regularizer, xs, steps)
     law = "finiteness"
@@ -99,7 +98,7 @@ def check_finite_gradients(
     Raises:
       AssertionError: a derivative is NaN or infinite.
     """
-    x = array(x)
+    x = checked(regularizer, x, step_size)
     xs = _with_zeros(x)
     steps = np.where(np.arange(BATCH) % 2 == 0, step_size, 0).astype(x.dtype)
     wide = wide_dtype(x.dtype)
@@ -128,7 +127,7 @@ def check_nan(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
     Raises:
       AssertionError: the poison vanishes.
     """
-    x, law = array(x), "NaN"
+    x, law = checked(regularizer, x, step_size), "NaN"
     if not x.size:
         return
     xs = np.stack([x] * BATCH)
@@ -159,12 +158,9 @@ def check_snap(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None
     Raises:
       AssertionError: snap moves what it should not, or leaves what it should move.
     """
-    x, law = array(x), "snap"
+    x, law = checked(regularizer, x, step_size), "snap"
     p = prox(regularizer, x, step_size)
     kept = np.asarray(_snap(regularizer, p))
-    require(
-        kept.dtype == x.dtype, law, regularizer, f"turns {x.dtype} to {kept.dtype}."
-    )
     largest = np.abs(p).max(initial=0)
     rounding = 32 * float(jnp.finfo(x.dtype).eps) * largest
     require_close(kept, p, rounding, law, regularizer, "moves a structured array")
@@ -195,7 +191,7 @@ def check_units(regularizer: Regularizer, x: ArrayLike, step_size: float) -> Non
       AssertionError: sizes and support do not fit.
     """
     del step_size
-    x, law = array(x), "unit sizes"
+    x, law = checked(regularizer, x, None), "unit sizes"
     shape = jax.eval_shape(regularizer.support, x).shape
     sizes = np.asarray(regularizer.unit_sizes(x.shape))
     whole = np.issubdtype(sizes.dtype, np.integer) and (sizes >= 0).all()
@@ -227,7 +223,7 @@ def check_certificate(regularizer: Regularizer, x: ArrayLike, step_size: float) 
     Raises:
       AssertionError: a certificate is wrong.
     """
-    x, law = array(x), "certificate"
+    x, law = checked(regularizer, x, step_size), "certificate"
     inherited = (
         type(regularizer)._subgradient_distance is Regularizer._subgradient_distance
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from jax.typing import ArrayLike
 
 from rmda_jax.regularizers import Regularizer
+from rmda_jax.testing._answers import check_answers
 from rmda_jax.testing._exactness import (
     check_certificate,
     check_exact_zeros,
@@ -14,6 +15,7 @@ from rmda_jax.testing._exactness import (
     check_snap,
     check_units,
 )
+from rmda_jax.testing._leftovers import check_tiny_entries
 from rmda_jax.testing._minimality import (
     check_firmly_nonexpansive,
     check_homogeneous,
@@ -35,6 +37,7 @@ Law = Callable[[Regularizer, ArrayLike, float], None]
 
 LAWS: tuple[Law, ...] = (
     check_object,
+    check_answers,
     check_minimizes,
     check_firmly_nonexpansive,
     check_zero_step,
@@ -44,6 +47,7 @@ LAWS: tuple[Law, ...] = (
     check_separable,
     check_metric_prox,
     check_exact_zeros,
+    check_tiny_entries,
     check_finite,
     check_finite_gradients,
     check_nan,

@@ -5,9 +5,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmda_jax.regularizers import Regularizer
+from rmda_jax.testing._answers import checked
 from rmda_jax.testing._numerics import (
     BATCH,
-    array,
     epsilon,
     noise,
     norm,
@@ -44,7 +44,7 @@ def check_minimizes(
     Raises:
       AssertionError: a rival is better.
     """
-    x = array(x)
+    x = checked(regularizer, x, step_size)
     p = prox(regularizer, x, step_size)
     _require_least(regularizer, x, p, step_size, "minimality", slack=slack)
 
@@ -90,8 +90,29 @@ def _require_least(
         lost[worst] >= 0,
         law,
         regularizer,
-        f"at step size {step_size:g} finds a point of value {mine:.9g} that rival "
-        f"{worst}, of value {theirs[worst]:.9g}, beats by {-ahead[worst]:.3g}.",
+        _comparison(
+            step_size,
+            (mine, float(np.sum(d * np.square(ends[1] - ends[0]))) / 2),
+            (theirs[worst], float(np.sum(d * np.square(ys[worst] - ends[0]))) / 2),
+            regularizer.is_convex * float(np.sum(d * np.square(away[worst]))) / 2,
+        ),
+    )
+
+
+def _comparison(
+    step_size: float,
+    prox: tuple[float, float],
+    rival: tuple[float, float],
+    promised: float,
+) -> str:
+    """Return both objectives with their parts, psi and half the squared distance."""
+    ours, theirs = (step_size * psi + half for psi, half in (prox, rival))
+    rise = f" + {promised:.9g} (half their squared distance)" if promised else ""
+    return (
+        f"at step size {step_size:g} has a prox that is not the least: "
+        f"t psi(p) + |p - x|^2/2 = {ours:.9g} (psi {prox[0]:.9g}, rest {prox[1]:.9g}), "
+        f"and another point y has {theirs:.9g} (psi {rival[0]:.9g}, rest "
+        f"{rival[1]:.9g}) where at least {ours:.9g}{rise} must be."
     )
 
 
@@ -113,9 +134,9 @@ def check_firmly_nonexpansive(
     Raises:
       AssertionError: two points are moved apart.
     """
+    x = checked(regularizer, x, step_size)
     if not regularizer.is_convex:
         return
-    x = array(x)
     size = np.abs(x).max(initial=0) or 1.0
     scales = np.geomspace(1e-3, 3, BATCH).reshape(-1, *(1,) * x.ndim)
     ys = (x + size * scales * noise(x, BATCH)).astype(x.dtype)
@@ -130,7 +151,8 @@ def check_firmly_nonexpansive(
             gap >= -16 * rounding,
             "firm nonexpansiveness",
             regularizer,
-            f"at step size {step_size:g} misses it by {-gap:.3g}.",
+            f"at step size {step_size:g} has |p - q|^2 = {norm(p - q) ** 2:.9g} above "
+            f"<p - q, x - y> = {norm(p - q) ** 2 + gap:.9g}.",
         )
 
 
@@ -151,7 +173,7 @@ def check_zero_step(
       AssertionError: step 0 changes ``x``.
     """
     del step_size
-    x = array(x)
+    x = checked(regularizer, x, None)
     inside = prox(regularizer, x, 0.0)
     tolerance = (
         16 * epsilon(x) * (np.abs(x).max(initial=0) + np.abs(inside).max(initial=0))
@@ -184,7 +206,7 @@ def check_huge_step(regularizer: Regularizer, x: ArrayLike, step_size: float) ->
     Raises:
       AssertionError: some point has less.
     """
-    x = array(x)
+    x = checked(regularizer, x, step_size)
     huge = 1e6 * (step_size or 1.0)
     p = prox(regularizer, x, huge)
     require(np.isfinite(p).all(), "huge step", regularizer, "overflows.")
@@ -192,13 +214,15 @@ def check_huge_step(regularizer: Regularizer, x: ArrayLike, step_size: float) ->
     theirs = np.concatenate([values(regularizer, h) for h in (ys[:BATCH], ys[BATCH:])])
     mine = value(regularizer, p)
     distance = np.array([norm(y - x) ** 2 for y in ys.astype(np.float64)])
-    least = float(np.min(theirs + distance / (2 * huge)))
+    best = int(np.argmin(theirs + distance / (2 * huge)))
+    least = float(theirs[best] + distance[best] / (2 * huge))
     rounding = 16 * epsilon(x) * np.sqrt(x.size) * abs(mine)
     require(
         mine <= least + rounding,
         "huge step",
         regularizer,
-        f"keeps a value of {mine:.9g} at step size {huge:g}; {least:.9g} is possible.",
+        f"keeps psi(p) = {mine:.9g} at step size {huge:g}, where another point has "
+        f"psi(y) + |y - x|^2/(2t) = {least:.9g} (psi {theirs[best]:.9g}).",
     )
 
 
@@ -218,9 +242,9 @@ def check_homogeneous(regularizer: Regularizer, x: ArrayLike, step_size: float) 
     Raises:
       AssertionError: it depends on the scale.
     """
+    x = checked(regularizer, x, step_size)
     if not regularizer.is_homogeneous:
         return
-    x = array(x)
     scales = np.geomspace(1e-6, 1e6, BATCH).astype(x.dtype)
     factors = scales.reshape(-1, *(1,) * x.ndim)
     scaled = proxes(regularizer, factors * x, scales * step_size) / factors
@@ -256,9 +280,9 @@ def check_projection(regularizer: Regularizer, x: ArrayLike, step_size: float) -
     Raises:
       AssertionError: it is no projection.
     """
+    x, law = checked(regularizer, x, step_size), "projection"
     if not regularizer.is_indicator:
         return
-    x, law = array(x), "projection"
     p = prox(regularizer, x, step_size)
     found = value(regularizer, p)
     require(found == 0, law, regularizer, f"has a prox of value {found}.")
@@ -284,9 +308,9 @@ def check_separable(regularizer: Regularizer, x: ArrayLike, step_size: float) ->
     Raises:
       AssertionError: an entry's prox depends on its neighbours or its place.
     """
+    x, law = checked(regularizer, x, step_size), "separability"
     if not regularizer.is_separable:
         return
-    x, law = array(x), "separability"
     order = np.random.default_rng(0).permutation(x.size)
     mixed = x.ravel()[order].reshape(x.shape)
     p, q = (prox(regularizer, y, step_size) for y in (x, mixed))
@@ -325,7 +349,7 @@ def check_metric_prox(
     Raises:
       AssertionError: it is another point.
     """
-    x, law = array(x), "metric prox"
+    x, law = checked(regularizer, x, step_size), "metric prox"
     closed = jax.eval_shape(regularizer._metric_prox, x, x.dtype.type(1), x)
     iterates = closed is None
     if iterates and not regularizer.is_convex:

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from rmda_jax._types import wide_dtype
 from rmda_jax.regularizers import Regularizer
@@ -54,11 +53,6 @@ def prox(regularizer: Regularizer, x: Any, step_size: float) -> np.ndarray:
 def value(regularizer: Regularizer, x: Any) -> float:
     """Return the value of one array, by the same program."""
     return float(values(regularizer, _repeat(x))[0])
-
-
-def array(x: ArrayLike) -> np.ndarray:
-    """Return ``x`` as JAX would hold it: float64 only where that is enabled."""
-    return np.asarray(jnp.asarray(x))
 
 
 def epsilon(x: np.ndarray) -> float:

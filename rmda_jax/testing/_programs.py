@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 
 from rmda_jax._types import wide_dtype
 from rmda_jax.regularizers import Regularizer
+from rmda_jax.testing._answers import checked
 from rmda_jax.testing._numerics import (
     BATCH,
-    array,
     epsilon,
     noise,
     proxes,
@@ -36,7 +36,7 @@ def check_jit(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
     Raises:
       AssertionError: they differ.
     """
-    x, law = array(x), "jit"
+    x, law = checked(regularizer, x, step_size), "jit"
     eager = np.asarray(regularizer.prox(x, step_size))
     compiled = _prox(regularizer, x, step_size)[0]
     # Half of x is exact, and so is its double: the centre is x, to the bit.
@@ -60,7 +60,7 @@ def check_vmap(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None
     Raises:
       AssertionError: they differ.
     """
-    x, law = array(x), "vmap"
+    x, law = checked(regularizer, x, step_size), "vmap"
     xs = noise(x, BATCH)
     steps = (step_size * np.linspace(0, 3, BATCH)).astype(x.dtype)
     batch = proxes(regularizer, xs, steps)
@@ -87,9 +87,7 @@ def check_dtypes(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
     Raises:
       AssertionError: a dtype changes, or arithmetic is done in half precision.
     """
-    x, law = array(x), "dtypes"
-    kept = jax.eval_shape(lambda y: regularizer.prox(y, step_size), x).dtype
-    require(kept == x.dtype, law, regularizer, f"turns {x.dtype} into {kept}.")
+    x, law = checked(regularizer, x, step_size), "dtypes"
     for half in (jnp.bfloat16, jnp.float16):
         low = x.astype(half)
         got, value = _prox(regularizer, low, step_size)
@@ -123,13 +121,14 @@ def check_object(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
     Raises:
       AssertionError: it is not.
     """
-    law = "object"
+    x, law = checked(regularizer, x, step_size), "object"
     require(not callable(regularizer), law, regularizer, "has a `__call__`.")
     try:
         twin = pickle.loads(pickle.dumps(regularizer))
-        same = twin == regularizer and hash(twin) == hash(regularizer)
-    except (TypeError, AttributeError, pickle.PicklingError) as error:
-        require(False, law, regularizer, f"cannot be pickled or hashed: {error}.")
+        same = bool(twin == regularizer) and hash(twin) == hash(regularizer)
+    except (TypeError, ValueError, AttributeError, pickle.PicklingError) as error:
+        says = f"cannot be pickled and compared: {error}. Let it hold plain data only."
+        require(False, law, regularizer, says)
         return
     require(same, law, regularizer, "is not equal to its own pickle.")
     for name in vars(regularizer):
@@ -145,7 +144,6 @@ def check_object(regularizer: Regularizer, x: ArrayLike, step_size: float) -> No
         traces["n"] += 1
         return regularizer.prox(x, t)
 
-    x = jnp.asarray(x)
     for each, step in ((regularizer, step_size), (twin, 2 * step_size)):
         _ = traced.lower(each, x, step)
     require(

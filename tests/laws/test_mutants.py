@@ -79,6 +79,23 @@ class UnitBox(rj.Regularizer):
         return jnp.clip(x, -1, 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class ExclusiveLasso(rj.Regularizer):
+    """Half the squared l1 norm of every row: every row keeps some entries."""
+
+    is_convex = True
+
+    def _value(self, x):
+        return jnp.sum(jnp.square(jnp.sum(jnp.abs(x), -1))) / 2
+
+    def _prox(self, x, t):
+        r = jnp.abs(x)
+        total = jnp.cumsum(-jnp.sort(-r, -1), -1)
+        sums = total / (1 + t * jnp.arange(1, 1 + x.shape[-1]))
+        kept = jnp.maximum(r - t * jnp.max(sums, -1, keepdims=True), 0)
+        return jnp.where(kept == 0, 0, jnp.where(x < 0, -kept, kept))
+
+
 class WrongSign(L1):
     def _prox(self, x, t):
         return -super()._prox(x, t)
@@ -234,6 +251,28 @@ class AlmostZero(L1):
     def _prox(self, x, t):
         p = super()._prox(x, t)
         return jnp.where(p == 0, 1e-9, p)
+
+
+class AlmostZeroByRow(ExclusiveLasso):
+    """No huge step makes all of it vanish, so that no slope at zero tells."""
+
+    def _prox(self, x, t):
+        p = super()._prox(x, t)
+        return jnp.where((p == 0) & (t > 0), 1e-9, p)
+
+
+class AlmostZeroOfItsSign(ExclusiveLasso):
+    def _prox(self, x, t):
+        p = super()._prox(x, t)
+        return jnp.where((p == 0) & (t > 0), 1e-8 * x, p)
+
+
+class RoundedAway(ExclusiveLasso):
+    """Zeros that are computed: what is left of them is rounding."""
+
+    def _prox(self, x, t):
+        p = super()._prox(x, t)
+        return jnp.where((p == 0) & (t > 0), x - 3 * (x / 3 + x / 7) + 3 * x / 7, p)
 
 
 class WrongProxSupport(L1):
@@ -411,7 +450,40 @@ class EqualToItselfAlone(L1):
         return id(self)
 
 
+class ScalarProx(L1):
+    def prox(self, x, step_size):
+        return jnp.sum(super().prox(x, step_size))
+
+
+class IntegerProx(L1):
+    def prox(self, x, step_size):
+        return super().prox(x, step_size).astype(jnp.int32)
+
+
+class ArrayValue(L1):
+    def value(self, x):
+        return jnp.abs(x)
+
+
+class NaNProx(L1):
+    def _prox(self, x, t):
+        return jnp.sqrt(super()._prox(x, t))
+
+
 MUTANTS = {
+    testing.check_answers: [
+        ScalarProx(),
+        IntegerProx(),
+        ArrayValue(),
+        NaNProx(),
+        SupportIsNoFlag(),
+    ],
+    testing.check_tiny_entries: [
+        AlmostZero(),
+        AlmostZeroByRow(),
+        AlmostZeroOfItsSign(),
+        RoundedAway(),
+    ],
     testing.check_minimizes: [
         WrongSign(),
         HalfTheStep(),
@@ -432,7 +504,7 @@ MUTANTS = {
         MetricUpsideDown(),
         MetricOfTheMean(),
     ],
-    testing.check_exact_zeros: [AlmostZero(), WrongProxSupport(), SupportIsNoFlag()],
+    testing.check_exact_zeros: [AlmostZero(), WrongProxSupport()],
     testing.check_finite: [ZeroByZero(), ValueOfZeroIsNaN()],
     testing.check_finite_gradients: [ZeroByZero(), SingleWhere(), StepDerivative()],
     testing.check_nan: [NaNIsClean(), NaNIsWorthless()],
@@ -466,7 +538,9 @@ def test_every_law_has_a_mutant():
     assert set(MUTANTS) == set(testing.LAWS)
 
 
-@pytest.mark.parametrize("regularizer", [L1(), L2Norm(), UnitBox()], ids=repr)
+@pytest.mark.parametrize(
+    "regularizer", [L1(), L2Norm(), UnitBox(), ExclusiveLasso()], ids=repr
+)
 def test_handwritten_regularizer_breaks_no_law(regularizer):
     testing.check_regularizer(regularizer, X, STEP)
 

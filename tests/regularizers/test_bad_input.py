@@ -214,3 +214,49 @@ def test_factories_take_integers_of_any_kind_and_lists():
     assert rj.group_lasso([0, 1], block=[2, 2]) == rj.group_lasso((0, 1), block=2)
     assert rj.nuclear_norm([-2, -1]) == rj.nuclear_norm()
     assert rj.top_k(np.int32(3)) == rj.top_k(3)
+
+
+class Reduces(rj.Regularizer):
+    """Sums where it must not, and does not where it must."""
+
+    def _value(self, x):
+        return jnp.abs(x)
+
+    def _prox(self, x, t):
+        return jnp.sum(x, axis=0)
+
+    def _snap(self, x, eps):
+        return jnp.sum(x)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda r: r.prox(X, 1.0), "`Reduces._prox` must return an array of its arg"),
+        (lambda r: r.metric_prox(X, 1.0, X), "argument's shape (3, 4), got shape (4,)"),
+        (lambda r: r.snap(X), "`Reduces._snap` must return an array of its argument's"),
+        (
+            lambda r: r.value(X),
+            "`Reduces._value` must return a scalar, got shape (3, 4",
+        ),
+    ],
+)
+def test_hook_of_ones_own_that_returns_another_shape_is_named(use, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        use(Reduces())
+
+
+def test_closed_metric_prox_of_another_shape_is_named():
+    class Reduced(Reduces):
+        def _metric_prox(self, x, t, d):
+            return x[0]
+
+    with pytest.raises(ValueError, match=r"`Reduced._metric_prox` must return an arr"):
+        Reduced().metric_prox(X, 1.0, X)
+
+
+@pytest.mark.parametrize("factory", [rj.rmda, rj.ramda, rj.proxsgd, rj.proxgen])
+def test_no_training_with_a_prox_of_another_shape(factory):
+    tx = factory(0.1, Reduces(), 0.1)
+    with pytest.raises(ValueError, match=r"`Reduces._prox` must return an array"):
+        tx.update({"w": X}, tx.init({"w": X}), {"w": X})

@@ -16,6 +16,7 @@ import optax
 import pytest
 
 import rmda_jax as rj
+from rmda_jax import testing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +32,6 @@ class Row:
       hyperparameters: Names of the arguments that may be numbers, arrays or schedules.
       exact: Arguments under which the params carry exact zeros after every update,
         those of the structured iterate if there is one; None if there are none.
-      neutral: Arguments under which the regularizer must not matter.
       first_step: The params after the first update of a stage:
         ``(regularizer, params, grads, learning_rate, strength) -> params``.
       plain: Arguments under which that holds: no averaging, no weight decay.
@@ -41,7 +41,7 @@ class Row:
       averages_gradients: Whether it is dual averaging with weights that grow like
         sqrt(t): within a stage its state sees gradients alone, and has their
         ``mean_gradient()``.
-      accumulates_wide: Whether its accumulators are float32 at least.
+      exempt: Laws that it is spared, for the reason that its row gives.
       magnification: By how much it may enlarge the rounding of a gradient.
       refuses_complex: Message of the TypeError on complex params.
       public: Name of the public function it stands for, if that is not the factory's.
@@ -53,14 +53,13 @@ class Row:
     suite: Mapping[str, Any] | None = None
     hyperparameters: tuple[str, ...] = ("learning_rate", "strength", "averaging")
     exact: Mapping[str, Any] | None = None
-    neutral: Mapping[str, Any] | None = None
     first_step: Callable[..., Any] | None = None
     plain: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     structured: bool = False
     restarts: bool = False
     alike: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     averages_gradients: bool = False
-    accumulates_wide: bool = True
+    exempt: tuple[Callable[[testing.Trial], None], ...] = ()
     magnification: float = 1.0
     refuses_complex: str = "parameters must be real floating"
     public: str = ""
@@ -95,6 +94,17 @@ class Row:
     def make_constant(self, **changes: Any) -> optax.GradientTransformation:
         """Build it with `constants`."""
         return self._build(self.constants(**changes))
+
+    @functools.cached_property
+    def trial(self) -> testing.Trial:
+        """Return what the laws of transformations are checked on."""
+        return testing.Trial(
+            functools.partial(self.factory, **self.arguments),
+            start(),
+            gradients(),
+            self.arguments.get("regularizer"),
+            self.ulps(1),
+        )
 
     def _build(self, arguments: Mapping[str, Any]) -> optax.GradientTransformation:
         # One object for the same arguments, so that `run` compiles its step once.
@@ -134,6 +144,18 @@ def factories(*fields: str) -> pytest.MarkDecorator:
     for row in _chosen(fields):
         _ = first.setdefault(row.factory, row)
     return pytest.mark.parametrize("row", list(first.values()), ids=str)
+
+
+def each_law(laws: tuple, of_rows: tuple) -> list:
+    """Return a parameter for every law of every factory; these, of every row."""
+    pairs, seen = [], set()
+    for row in ROWS:
+        for law in laws:
+            again = (row.factory, law) in seen and law not in of_rows
+            seen.add((row.factory, law))
+            if not again and law not in row.exempt:
+                pairs.append(pytest.param(row, law, id=f"{row}-{law.__name__[6:]}"))
+    return pairs
 
 
 def first(*fields: str) -> pytest.MarkDecorator:
@@ -200,7 +222,6 @@ STAGES = dict(
 
 _DUAL_AVERAGING = dict(
     exact={"averaging": 1.0},
-    neutral={"strength": 0.0},
     plain={"averaging": 1.0},
     structured=True,
     restarts=True,
@@ -222,7 +243,6 @@ _RAMDA = dict(
 _ADAM = dict(
     hyperparameters=("learning_rate", "strength", "b1", "b2", "eps", "weight_decay"),
     exact={},
-    neutral={"strength": 0.0},
     plain={"weight_decay": 0.0},
 )
 
@@ -299,7 +319,6 @@ ROWS = [
             learning_rate=0.002, regularizer=COLUMNS, strength=1e-5, averaging=0.1
         ),
         exact={},
-        neutral={"strength": 0.0},
         first_step=_prox_sgd,
         plain={"averaging": 1.0},
     ),
@@ -313,7 +332,6 @@ ROWS = [
             learning_rate=0.1, regularizer=rj.l1(), strength=1e-5, averaging=0.1
         ),
         hyperparameters=("learning_rate", "strength", "averaging", "b2", "eps"),
-        neutral={"strength": 0.0},
     ),
     Row(
         "proxgen-mixed",
@@ -345,7 +363,7 @@ ROWS = [
         suite=dict(learning_rate=0.002, dense=True),
         hyperparameters=("learning_rate",),
         exact={},
-        accumulates_wide=False,  # they are the inner optimizer's
+        exempt=(testing.check_accumulators,),  # they are the inner optimizer's
     ),
 ]
 SUITE_ROWS = [row for row in ROWS if row.suite is not None]

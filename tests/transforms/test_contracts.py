@@ -1,4 +1,7 @@
-"""What every transformation owes its users, on every row of the table."""
+"""What every transformation owes its users, on every row of the table.
+
+Most of it are laws of `rmda_jax.testing`; the rest is what the rows alone promise.
+"""
 
 import pickle
 
@@ -9,12 +12,14 @@ import optax
 import pytest
 
 import rmda_jax as rj
+from rmda_jax import testing
 from tests._x64 import float64
 from tests.transforms._table import (
     CONSTANTS,
     STEPS,
     assert_close,
     assert_equal,
+    each_law,
     factories,
     gradients,
     rows,
@@ -38,6 +43,15 @@ def zeros(tree):
     return jax.tree.map(lambda x: x == 0, tree)
 
 
+# What depends on the configuration, and not only on the factory.
+OF_ROWS = (
+    testing.check_state,
+    testing.check_zero_strength,
+    testing.check_update_zeros,
+    testing.check_nan_spreads,
+)
+
+
 def unregularized():
     return rj.RegularizerMap([("*", None)])
 
@@ -53,6 +67,11 @@ def test_table_has_zeros_to_test(row):
     share = float(rj.metrics.sparsity(structured, row.regularizer))
     assert 0.05 < share < 0.95
     assert specs(structured) == specs(params)
+
+
+@pytest.mark.parametrize(("row", "law"), each_law(testing.UPDATE_LAWS, OF_ROWS))
+def test_transformation_obeys_the_law(row, law):
+    law(row.trial)
 
 
 # --- compilation ------------------------------------------------------------------
@@ -85,77 +104,7 @@ def test_update_traces_once_over_steps_and_hyperparameters(row):
         assert not np.array_equal(result, results[0])
 
 
-@rows()
-def test_state_keeps_its_types(row):
-    tx = row.make()
-    state = jax.eval_shape(tx.init, start())
-    updates, new_state = jax.eval_shape(tx.update, start(), state, start())
-
-    def types(tree):
-        return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
-
-    assert types(new_state) == types(state)
-    assert types(updates) == types(jax.eval_shape(start))
-
-
-@factories("regularized")
-def test_training_is_scanned_and_vmapped_over_strength(row):
-    grads = jax.tree.map(lambda *g: jnp.stack(g), *gradients())
-    traces = 0
-
-    @jax.jit
-    @jax.vmap
-    def path(strength):
-        nonlocal traces
-        traces += 1
-        return train(strength)
-
-    @jax.jit
-    def train(strength):
-        tx = row.make(strength=strength)
-        step = step_of(tx)
-        carry, _ = jax.lax.scan(
-            lambda carry, g: (step(*carry, g), None), (start(), tx.init(start())), grads
-        )
-        return carry
-
-    own = jnp.float32(row.arguments["strength"])
-    for strengths in (jnp.array([0.0, 0.1, own, 0.6]), jnp.array([0.0, 0.2, own, 0.8])):
-        lanes = path(strengths)
-        for i, strength in enumerate(strengths):
-            lane = jax.tree.map(lambda x, i=i: x[i], lanes)
-            assert_close(lane, train(strength), row.ulps(STEPS))
-            assert_equal(zeros(lane[0]), zeros(train(strength)[0]))
-    assert traces == 1
-    # The state is a scan's carry, and the loop of compiled steps says the same.
-    assert_close(train(own), run(row.make(), start(), gradients()), row.ulps(STEPS))
-
-
 # --- memory -----------------------------------------------------------------------
-
-
-@factories()
-def test_init_accepts_shapes_and_gives_equal_state(row):
-    tx = row.make()
-    state = tx.init(start())
-    shapes = jax.eval_shape(start)
-    assert_equal(tx.init(shapes), state)
-    assert_equal(jax.jit(tx.init)(start()), state)
-    assert specs(jax.eval_shape(tx.init, shapes)) == specs(state)
-
-
-@factories()
-def test_params_and_state_can_be_donated(row):
-    tx = row.make()
-    params, grads = start(), gradients(1)[0]
-    state = tx.init(params)
-    expected = run(tx, params, [grads])
-    # What cannot be reused after all would warn, and warnings are errors here.
-    step = jax.jit(step_of(tx), donate_argnums=(0, 1))
-    assert_close(step(params, state, grads), expected, row.ulps(STEPS))
-    for x in jax.tree.leaves((params, state)):
-        assert x.is_deleted() or x.ndim == 0  # a scalar may not be needed
-    assert not any(x.is_deleted() for x in jax.tree.leaves(grads))
 
 
 @factories()
@@ -182,17 +131,6 @@ def test_state_is_a_named_tuple_of_arrays_that_pickles(row):
     restored = pickle.loads(pickle.dumps(state))
     assert type(restored) is type(state)
     assert_equal(restored, state)
-
-
-@factories()
-def test_resumed_from_a_pickle_equals_uninterrupted(row):
-    tx, grads = row.make(), gradients()
-    params, state = run(tx, start(), grads[:3])
-    params, state = pickle.loads(pickle.dumps((params, state)))
-    assert_equal(
-        run(tx, params, grads[3:], state),
-        run(tx, start(), grads),
-    )
 
 
 @factories()
@@ -242,19 +180,6 @@ def test_float32_params_stay_float32_when_x64_is_on(row):
     assert {x.dtype for x in like_params} == {jnp.dtype(jnp.float32)}
     # Scalars are rounded less: what is left is the rounding of the entries.
     assert_close(params, run(tx, start(), gradients())[0], row.ulps(STEPS))
-
-
-@pytest.mark.parametrize("dtype", LOW)
-@factories("accumulates_wide")
-def test_low_precision_params_have_float32_accumulators(row, dtype):
-    tx = row.make()
-    params, grads = start(dtype), gradients(1, dtype)[0]
-    state = jax.eval_shape(tx.init, params)
-    updates, state = jax.eval_shape(tx.update, grads, state, params)
-    for tree in (updates, jax.eval_shape(optax.apply_updates, params, updates)):
-        assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype(dtype)}
-    floats = [x for x in jax.tree.leaves(state) if is_float(x)]
-    assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
 
 
 @factories("averages_gradients")
@@ -317,20 +242,6 @@ def test_first_update_without_averaging_is_the_known_step(row):
     if row.structured:
         structured = rj.structured_params(state, row.regularizer)
         assert_close(structured, expected, row.ulps(1))
-
-
-@rows("neutral")
-def test_neutral_arguments_equal_no_regularizer(row):
-    tx = row.make(**row.neutral)
-    free = row.make(regularizer=unregularized())
-    a, _ = run(tx, start(), gradients(), eager=True)
-    b, _ = run(free, start(), gradients(), eager=True)
-    assert_equal(a, b)
-    regularized, _ = run(row.make(), start(), gradients(1), eager=True)
-    free_once, _ = run(free, start(), gradients(1), eager=True)
-    assert not np.array_equal(
-        regularized["head"]["kernel"], free_once["head"]["kernel"]
-    )
 
 
 @rows("restarts")

@@ -154,8 +154,9 @@ def l_half_ball(radius: float = 1.0) -> Regularizer:
       radius: r > 0.
 
     Returns:
-      A nonconvex indicator; prox is the nearest point of the set, at a cost quadratic
-      in the size of the array. It ravels the array: keep it unsharded.
+      A nonconvex indicator; prox is the nearest point of the set, in a time quadratic
+      in the size of the array, with linear memory. It ravels the array: keep it
+      unsharded.
 
     Raises:
       ValueError: ``radius`` is not positive.

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rmda_jax._types import Arrays
+from rmda_jax.regularizers._hooks import array_from
 
 
 class Solution(NamedTuple):
@@ -76,7 +77,7 @@ def proximal_gradient(
 
     def step(state: _Iterate) -> _Iterate:
         inner = each(lambda y, d, x: y - theta * d * (y - x), state.y, d, x)
-        z = prox(inner, theta * t)
+        z = array_from(prox, inner, theta * t)
         s = each(lambda d, y, z: (1 / theta - d) * (y - z), d, state.y, z)
         n = state.iterations + 1
         if not convex:

@@ -20,6 +20,15 @@ def transpose(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, -1, -2)
 
 
+def singular_values(x: jax.Array) -> jax.Array:
+    """Return the singular values of a batch of matrices, the largest first.
+
+    Without ``full_matrices=False``, the CPU reserves a square of the longer side for
+    singular vectors that nobody asked for.
+    """
+    return jnp.linalg.svd(x, full_matrices=False, compute_uv=False)
+
+
 def shrunk_singular_values(
     x: jax.Array, shrink: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
