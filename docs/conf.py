@@ -5,8 +5,11 @@ import importlib.metadata
 import inspect
 import os
 import re
+from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for the notebooks, which inherit it
+# For the notebooks, which inherit it. They import the examples as the programs do.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["PYTHONPATH"] = os.fspath(Path(__file__).parents[1])
 
 project = "rmda_jax"
 author = "The rmda_jax authors"

@@ -1,6 +1,6 @@
 """The structure that float32 finds, found in bfloat16 and in float16.
 
-The problem of ``examples/identification.py``: 8 of 40 rows of the optimum are not zero.
+The problem of ``examples.identification``: 8 of 40 rows of the optimum are not zero.
 The optimizer's sums are in float32 whatever the params are. The gradient of a scaled
 loss is unscaled first; if it is not finite it is rejected, and the scale is halved.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from examples._identification_problem import NOISE, STRENGTH, Problem, make_problem
 
 import rmda_jax as rj
-from examples._identification_problem import NOISE, STRENGTH, Problem, make_problem
 
 ROWS = rj.group_lasso(group_axes=0, weighted=False)
 BATCH_SIZE = 32

@@ -35,7 +35,7 @@ rate. The average of `rmda` and `ramda` has :math:`\sigma\sqrt{9/(8t)}` left aft
 updates of a stage: if the iterates converge, and no zero group of the limit lies on its
 threshold exactly, then after finitely many updates the structure of :math:`\hat W_t` is
 that of the limit, and stays (proved for one stage; a restart begins anew).
-``examples/identification.py`` shows this where the truth is known.
+``python -m examples.identification`` shows this where the truth is known.
 
 **What it asks for.** Long stages, for a restart forgets the average; patience with
 zeros that come late, and with the params, which carry them exactly only once the

@@ -54,7 +54,7 @@ HOW = {
     'RMDA_LONG=1 make test ARGS="-n 0 tests/docs/test_commands.py"': ITSELF,
     "make check": BY_CI,
     "make docs": BY_CI,
-    "python examples/identification.py": AS_IT_IS,
+    "python -m examples.identification": AS_IT_IS,
     "python -m examples.shrink": "--steps 0.01 --repeats 1",
     "python -m benchmarks.step": "--rounds 1 --patience 0 --network lenet5",
     "python -m examples.poster --help": AS_IT_IS,

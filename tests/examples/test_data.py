@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import _data
+from examples import _data
 
 N_TRAIN, N_TEST = 60, 20
 

@@ -13,10 +13,9 @@ import optax
 import pytest
 from flax import nnx
 
-import _methods
-import demo
 import rmda_jax as rj
-from _data import Split
+from examples._data import Split
+from examples.demo import __main__ as demo, methods as _methods
 
 # So strong that groups become zero within one epoch, without any accuracy.
 METHODS = ["dense SGD", "RMDA"]
@@ -199,7 +198,7 @@ def test_choose_takes_the_sparsest_within_a_point_of_dense():
 
 
 def test_settings_of_the_demo_are_those_that_were_chosen():
-    lines = Path(demo.__file__).with_name("demo_selection.jsonl").read_text()
+    lines = Path(demo.__file__).with_name("selection.jsonl").read_text()
     rows = [json.loads(line) for line in lines.splitlines()]
     chosen = demo.choose(rows)
     assert chosen == {name: m.selected for name, m in _methods.METHODS.items()}

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import _identification_methods as methods
-import _identification_problem as problems
-import _identification_report as report
-import identification
+from examples.identification import (
+    __main__ as identification,
+    methods,
+    problem as problems,
+    report,
+)
 
-KEPT = Path(identification.__file__).with_suffix(".jsonl")
+KEPT = Path(identification.__file__).with_name("results.jsonl")
 RIVALS = ("ProxSGD", "ProxGen", "ProxSSI")
 # Half the steps of the kept results: three stages of 1,000 where the rate decays.
 N_SEEDS, N_STEPS = 3, 3000
@@ -211,7 +213,7 @@ def test_kept_results_hold_the_claims(problem):
         assert row["learning_rate"] == methods.METHODS[row["method"]]
         right = row["method"] in methods.DUAL_AVERAGING
         assert right == (row["most_wrong"] == 0) == (row["fewest_wrong"] == 0)
-    assert KEPT.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert KEPT.with_name("identification.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_row_tells_when_the_structure_became_right_for_good():

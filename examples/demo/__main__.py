@@ -5,10 +5,10 @@ lasso on input channels finds, while it trains, which channels and neurons are n
 needed, and sets all their outgoing weights to exactly zero; then they are removed. All
 runs share the initial params, the order of the data and the number of epochs.
 
-    python examples/demo.py                           # digits, all methods
-    python examples/demo.py --methods RMDA ProxSGD RigL
-    python examples/demo.py --dataset fashion_mnist --data-dir DIR --epochs 20
-    python examples/demo.py --select > examples/demo_selection.jsonl
+    python -m examples.demo                           # digits, all methods
+    python -m examples.demo --methods RMDA ProxSGD RigL
+    python -m examples.demo --dataset fashion_mnist --data-dir DIR --epochs 20
+    python -m examples.demo --select > examples/demo/selection.jsonl
 
 Structure is measured where it lives, and accuracy with it: on the structured iterate of
 RMDA and RAMDA, on the params of the others. The learning rate and the strength of every
@@ -36,8 +36,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import rmda_jax as rj
-from _data import N_CLASSES, DataError, Dataset, Split, load
-from _methods import (
+from examples._data import N_CLASSES, DataError, Dataset, Split, load
+from examples.demo.methods import (
     METHODS,
     REGULARIZER,
     MethodName,
@@ -45,7 +45,7 @@ from _methods import (
     make_optimizer,
     structured,
 )
-from _report import Summary, print_shrunk, print_table, save_figure
+from examples.demo.report import Summary, print_shrunk, print_table, save_figure
 
 WEIGHTINGS = ("unweighted", "size", "kernel")  # ways to count a share of groups
 SELECTION_SEEDS = (100, 101, 102)  # not those of reported figures

@@ -4,7 +4,7 @@ import optax
 from jax.typing import ArrayLike
 
 import rmda_jax as rj
-from _identification_problem import STRENGTH
+from examples.identification.problem import STRENGTH
 
 REGULARIZER = rj.group_lasso(group_axes=0, weighted=False)
 MOMENTUM = 0.9  # of ProxSGD, ProxGen and ProxSSI

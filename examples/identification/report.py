@@ -12,7 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from _identification_methods import DUAL_AVERAGING, METHODS, MOMENTUM, Run, milestones
+from examples.identification.methods import (
+    DUAL_AVERAGING,
+    METHODS,
+    MOMENTUM,
+    Run,
+    milestones,
+)
 
 Row = dict[str, Any]
 Columns = dict[str, tuple[str, str]]  # heading: key of the rows, format

@@ -1,7 +1,7 @@
 """Find the structure of a solution that is known: RMDA and its rivals against truth.
 
 Least squares with noise on the inputs and a group lasso on the 40 rows of the params
-(see `_identification_problem`): which rows of the optimum are zero is certified. RMDA,
+(see `problem`): which rows of the optimum are zero is certified. RMDA,
 RAMDA, ProxSGD, ProxGen and ProxSSI see the same batches and the same noise; each takes
 the learning rate that brings it nearest to the optimum.
 
@@ -12,9 +12,11 @@ are not zero, all of them and no other. A restart forgets the average, and for s
 steps the structure with it; without one it stays. (ProxSSI is nearly right for a while:
 without bias correction, its metric at first strengthens the regularizer.)
 
-    python examples/identification.py --figure examples/identification.png \
-        --json examples/identification.jsonl           # what is kept here; 10 seconds
-    python examples/identification.py --select-rates   # how the rates were chosen
+    python -m examples.identification               # 10 seconds; writes under out/
+    python -m examples.identification \
+        --figure examples/identification/identification.png \
+        --json examples/identification/results.jsonl   # what is kept here
+    python -m examples.identification --select-rates   # how the rates were chosen
 
 Structure is measured where it lives, and the distance with it: on the structured
 iterate of RMDA and RAMDA, on the params of the others.
@@ -36,7 +38,7 @@ import tyro
 from rich.console import Console
 
 import rmda_jax as rj
-from _identification_methods import (
+from examples.identification.methods import (
     DUAL_AVERAGING,
     METHODS,
     MOMENTUM,
@@ -46,7 +48,7 @@ from _identification_methods import (
     Run,
     make_optimizer,
 )
-from _identification_problem import (
+from examples.identification.problem import (
     NOISE,
     STRENGTH,
     Problem,
@@ -55,7 +57,12 @@ from _identification_problem import (
     make_problem,
     margins,
 )
-from _identification_report import print_tables, save_figure, summarize, summarize_law
+from examples.identification.report import (
+    print_tables,
+    save_figure,
+    summarize,
+    summarize_law,
+)
 
 BATCH_SIZE = 32
 RECORD_EVERY = 10  # steps

@@ -1,0 +1,1 @@
+"""A dense and six sparse methods on small images, side by side: ``make demo``."""

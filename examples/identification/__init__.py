@@ -1,0 +1,1 @@
+"""Which methods find the structure of an optimum that is known exactly."""
