@@ -136,6 +136,12 @@ def indexed(p, x):
     return h @ p["head"]
 
 
+def ranked(p, x):
+    h = jnp.sort(jnp.tanh(x @ p["in"]), axis=1)
+    order = jnp.argsort(h @ p["score"], axis=1)
+    return jnp.take_along_axis(h, order, axis=1) @ p["head"]
+
+
 def tiled(p, x):
     return jnp.tile(jnp.tanh(x @ p["a"]), (1, 2)) @ p["c"]
 
@@ -216,6 +222,7 @@ MODELS = [
     Model(unrolled, {"in": (4, 6), "head": (6, 2)}, SEQUENCE, [6]),
     Model(indexed, {"embed": (4, 6), "layers": (3, 6, 6), "head": (6, 2)}, X, [6]),
     Model(tiled, {"a": (4, 5), "c": (10, 2)}, X, [5]),
+    Model(ranked, {"in": (4, 6), "score": (6, 1), "head": (6, 2)}, SEQUENCE, [6]),
     Model(checkpointed, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
 ]
 IDS = [model.fn.__name__ for model in MODELS]

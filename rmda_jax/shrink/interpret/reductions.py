@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
-from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length
+from rmda_jax.shrink.interpret._index_sets import freeze, fresh, join, length
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
@@ -68,6 +68,32 @@ register(
     axes=cumulative_axes,
     values=cumulative_values,
 )
+
+
+def sort_axes(
+    interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
+) -> list[AxisValue]:
+    """Freeze the sorted axis; along the others all operands are permuted alike."""
+    del interpreter
+    axes = list(operands[0].axes)
+    for operand in operands[1:]:
+        axes = [join(a, b) for a, b in zip(axes, operand.axes, strict=True)]
+    freeze(axes[eqn.params["dimension"]], "sort")
+    return [AxisValue(tuple(axes)) for _ in operands]
+
+
+def sort_values(
+    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
+) -> list[PartialValue]:
+    """A line along the sorted axis is known as a whole, or not at all."""
+    if len(operands) > 1:  # the order depends on the keys, of which there may be some
+        return all_or_nothing(interpreter, eqn, *operands)
+    (x,) = operands
+    line = x.unknown_mask.any(eqn.params["dimension"], keepdims=True)
+    return [computed(eqn, operands, np.broadcast_to(line, x.unknown_mask.shape))]
+
+
+register("sort", axes=sort_axes, values=sort_values)
 
 
 def pooling_axes(
