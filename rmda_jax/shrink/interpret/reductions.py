@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
-from rmda_jax.shrink.interpret._index_sets import freeze, fresh, join, length
+from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length, unify
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
@@ -77,7 +77,7 @@ def sort_axes(
     del interpreter
     axes = list(operands[0].axes)
     for operand in operands[1:]:
-        axes = [join(a, b) for a, b in zip(axes, operand.axes, strict=True)]
+        axes = [unify(a, b) for a, b in zip(axes, operand.axes, strict=True)]
     freeze(axes[eqn.params["dimension"]], "sort")
     return [AxisValue(tuple(axes)) for _ in operands]
 
