@@ -76,8 +76,8 @@ def pytest_collection_modifyitems(items, config):
                 item.add_marker(pytest.mark.skip(reason="RMDA_LONG is not set"))
 
 
-# Compiled programs are kept until they are dropped. Of those of the whole suite a worker
-# would hold 4.7 GB, and more memory maps than the 65,530 that Linux grants a process.
+# Compiled programs are kept until they are dropped. Those of the whole suite would take
+# 4.7 GB of a worker, and more memory maps than the 65,530 that Linux grants a process.
 _MAPS, _STATM = Path("/proc/self/maps"), Path("/proc/self/statm")
 _MANY_MAPS = 20_000
 _MUCH_MEMORY = 2**30

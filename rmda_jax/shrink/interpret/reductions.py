@@ -83,14 +83,13 @@ def sort_axes(
 
 
 def sort_values(
-    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *rest: PartialValue
 ) -> list[PartialValue]:
     """A line along the sorted axis is known as a whole, or not at all."""
-    if len(operands) > 1:  # the order depends on the keys, of which there may be some
-        return all_or_nothing(interpreter, eqn, *operands)
-    (x,) = operands
+    if rest:  # they are permuted by the keys
+        return all_or_nothing(interpreter, eqn, x, *rest)
     line = x.unknown_mask.any(eqn.params["dimension"], keepdims=True)
-    return [computed(eqn, operands, np.broadcast_to(line, x.unknown_mask.shape))]
+    return [computed(eqn, (x,), np.broadcast_to(line, x.unknown_mask.shape))]
 
 
 register("sort", axes=sort_axes, values=sort_values)
