@@ -8,9 +8,9 @@ the learning rate that brings it nearest to the optimum.
 All come about as near, ProxSGD nearest. But the momentum of the baselines keeps a noise
 indefinitely, and with it rows that should be zero. The averaged gradient of RMDA and
 RAMDA loses its noise, by sqrt(9 / (8 t)) in the t steps of a stage: they find the 8
-rows that are not zero, all of them and no other. A restart forgets the average, and for some 300
-steps the structure with it; without one it stays. (ProxSSI is nearly right for a while:
-without bias correction, its metric at first strengthens the regularizer.)
+rows that are not zero, all of them and no other. A restart forgets the average, and for
+some 300 steps the structure with it; without one it stays. (ProxSSI is nearly right for
+a while: without bias correction, its metric at first strengthens the regularizer.)
 
     python -m examples.identification               # 10 seconds; writes under out/
     python -m examples.identification \
