@@ -1,7 +1,10 @@
 """Slice modules: their arrays, and the sizes that they keep beside them.
 
-Nothing of NNX or Equinox is imported (see `_objects`): a size is known by its name and
-its old value.
+Nothing of NNX or Equinox is imported (see `_objects`). An attribute is a size
+
+- if it has one of the names of the tables below,
+- if the module has the array that the table names with it, and
+- if its old value is the old length of that array's axis.
 """
 
 from typing import Any

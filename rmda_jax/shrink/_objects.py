@@ -1,7 +1,10 @@
 """Objects with attributes, and the arrays among them.
 
-Nothing of NNX or Equinox is imported: a module is what has attributes, and a box is
-what holds an array (``__jax_array__``).
+Nothing of NNX or Equinox is imported. Instead,
+
+- a module is any object that has attributes, and
+- a box, as a variable of NNX, is any object that converts to an array by
+  ``__jax_array__``.
 """
 
 import types

@@ -149,19 +149,26 @@ def with_provenance(x: PartialValue, source: "str | Path") -> PartialValue:
 def computed(
     eqn: Any, operands: Sequence[PartialValue], unknown_mask: np.ndarray
 ) -> PartialValue:
-    """Return the result of an equation, which is run if any of it is known.
+    """Return the only result of an equation, as `computed_results` does."""
+    return computed_results(eqn, operands, [unknown_mask])[0]
 
-    Unknown entries of the operands are 0 when it is run: the caller says by the mask
-    which entries of the result they reach.
+
+def computed_results(
+    eqn: Any, operands: Sequence[PartialValue], unknown_masks: Sequence[np.ndarray]
+) -> list[PartialValue]:
+    """Return the results of an equation, which is run if any of them is known.
+
+    Unknown entries of the operands are 0 when it is run: the caller says by the masks
+    which entries of the results they reach.
     """
-    aval = eqn.outvars[0].aval
-    if unknown_mask.all():
-        return unknown(aval.shape, aval.dtype)
+    if all(mask.all() for mask in unknown_masks):
+        return [unknown(x.aval.shape, x.aval.dtype) for x in eqn.outvars]
     # The zeros that stand for unknown entries may give 0/0, which nobody uses.
     with jax.debug_nans(False):
         out = eqn.primitive.bind(*(x.value for x in operands), **eqn.params)
-    out = out[0] if eqn.primitive.multiple_results else out
-    return known_if_finite(np.asarray(out), unknown_mask)
+    out = out if eqn.primitive.multiple_results else [out]
+    pairs = zip(out, unknown_masks, strict=True)
+    return [known_if_finite(np.asarray(x), mask) for x, mask in pairs]
 
 
 def all_or_nothing(

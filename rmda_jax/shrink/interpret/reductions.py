@@ -1,4 +1,4 @@
-"""The rules of primitives that mix entries along axes: sums, maxima, pooling."""
+"""The rules of primitives that mix entries along axes: sums, sorting, pooling."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from rmda_jax.shrink.interpret._values import (
     ValueInterpreter,
     all_or_nothing,
     computed,
+    computed_results,
 )
 
 
@@ -73,23 +74,28 @@ register(
 def sort_axes(
     interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
 ) -> list[AxisValue]:
-    """Freeze the sorted axis; along the others all operands are permuted alike."""
-    del interpreter
+    """Freeze the sorted axis; unify all axes, for the operands are permuted alike."""
     axes = list(operands[0].axes)
     for operand in operands[1:]:
         axes = [unify(a, b) for a, b in zip(axes, operand.axes, strict=True)]
+    # The order depends on the inputs: a position along the axis is no unit.
     freeze(axes[eqn.params["dimension"]], "sort")
+    for x in operands:
+        interpreter.record_role(x, range(len(axes)), "sort")
     return [AxisValue(tuple(axes)) for _ in operands]
 
 
 def sort_values(
-    interpreter: ValueInterpreter, eqn: Any, x: PartialValue, *rest: PartialValue
+    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
 ) -> list[PartialValue]:
-    """A line along the sorted axis is known as a whole, or not at all."""
-    if rest:  # they are permuted by the keys
-        return all_or_nothing(interpreter, eqn, x, *rest)
-    line = x.unknown_mask.any(eqn.params["dimension"], keepdims=True)
-    return [computed(eqn, (x,), np.broadcast_to(line, x.unknown_mask.shape))]
+    """A line along the axis is known if it and its keys are known as a whole."""
+    del interpreter
+    axis, n_keys = eqn.params["dimension"], eqn.params["num_keys"]
+    lines = [x.unknown_mask.any(axis, keepdims=True) for x in operands]
+    order = np.any(lines[:n_keys], axis=0)
+    shape = operands[0].value.shape
+    masks = [np.broadcast_to(order | line, shape) for line in lines]
+    return computed_results(eqn, operands, masks)
 
 
 register("sort", axes=sort_axes, values=sort_values)

@@ -29,6 +29,10 @@ KNOWN = {
     "reductions": (lambda k, x: jnp.stack([k, x]).sum(2), 3),
     "products along": (lambda k, x: jnp.concatenate([k, x]).cumsum(1), 12),
     "sorting": (lambda k, x: jnp.stack([jnp.sort(k), jnp.sort(x)]), 12),
+    "sorting lines": (lambda k, x: jnp.sort(jnp.concatenate([k, x])), 12),
+    "sorting by known keys": (lambda k, x: jnp.stack(lax.sort((k, x))), 12),
+    "sorting by others": (lambda k, x: jnp.stack(lax.sort((x, k))), 0),
+    "order of lines": (lambda k, x: jnp.argsort(jnp.concatenate([k, x])), 12),
     "place that is known": (lambda k, x: jnp.concatenate([k, x])[jnp.array([2, 3])], 4),
     "place that is not": (lambda k, x: k[x[:, 0].astype(int) % 3], 0),
     "rows of a table": (
