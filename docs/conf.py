@@ -5,6 +5,9 @@ import importlib.metadata
 import inspect
 import os
 import re
+import tempfile
+import tomllib
+import zlib
 from pathlib import Path
 
 # For the notebooks, which inherit it. They import the examples as the programs do.
@@ -18,6 +21,7 @@ release = version = importlib.metadata.version("rmda_jax")
 
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "myst_nb",
@@ -34,7 +38,7 @@ napoleon_use_rtype = False  # what stands before a colon in Returns is no type
 
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(jax|jnp|optax|nnx|numpy)\..*"),  # a build needs no network
+    ("py:.*", r"(jax|jnp|optax|nnx|numpy)\..*"),  # not in inventories.toml
     ("py:exc", r".* .*"),  # "Whatever ``fn`` raises."
 ]
 # A map has the methods of a regularizer: `support` alone means the regularizer's.
@@ -46,6 +50,26 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_output_stderr = "error"  # what a notebook warns of is for us to mend
+
+
+def written_inventory(names):
+    """Return the path of an inventory as intersphinx reads it, made from our table."""
+    lines = []
+    for name, page in names.items():
+        page = page if "#" in page else f"{page}#{name}"
+        lines.append(f"{name} py:function 1 {page} -")
+    header = "# Sphinx inventory version 2\n# Project: -\n# Version: -\n"
+    header += "# The remainder of this file is compressed using zlib.\n"
+    path = Path(tempfile.mkdtemp()) / "objects.inv"
+    path.write_bytes(header.encode() + zlib.compress("\n".join(lines).encode() + b"\n"))
+    return os.fspath(path)
+
+
+with open(Path(__file__).with_name("inventories.toml"), "rb") as tables:
+    intersphinx_mapping = {
+        project: (table["url"], written_inventory(table["names"]))
+        for project, table in tomllib.load(tables).items()
+    }
 
 
 def list_factories(app, docname, source):

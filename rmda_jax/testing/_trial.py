@@ -26,7 +26,7 @@ class Trial:
       params: Pytree of real floating arrays.
       gradients: Some pytrees like the params, one for each update; with three or more
         the laws see what accumulates.
-      regularizer: The regularizer or `RegularizerMap` that `make` uses, if updates are
+      regularizer: The regularizer or `RegularizerMap` that ``make`` uses, if updates are
         to have its exact zeros; None if there is none.
       ulps: By how many units in the last place of a leaf's largest entry two programs
         may differ after one update. More, if rounding is amplified.
@@ -54,7 +54,7 @@ class Trial:
             self.make
         ):
             raise TypeError(
-                "`make` must be a function that makes the transformation, got "
+                "``make`` must be a function that makes the transformation, got "
                 f"{type(self.make).__name__}. Write `lambda: tx`, or "
                 "`functools.partial(factory, ...)`."
             )
@@ -77,11 +77,11 @@ class Trial:
                 )
 
     def takes(self, name: str) -> bool:
-        """Return whether `make` has a parameter of this name."""
+        """Return whether ``make`` has a parameter of this name."""
         return name in inspect.signature(self.make).parameters
 
     def default(self, name: str) -> Any:
-        """Return the value that `make` has for a parameter; None if there is none."""
+        """Return the value that ``make`` has for a parameter; None if there is none."""
         default = inspect.signature(self.make).parameters[name].default
         return None if default is inspect.Parameter.empty else default
 

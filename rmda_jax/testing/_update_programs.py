@@ -20,7 +20,7 @@ from rmda_jax.testing._trial import (
 def check_pure(trial: Trial) -> None:
     """Check that the same arguments give the same update, and are left alone.
 
-    Two calls of one `update`, and those of two transformations made alike, return the
+    Two calls of one ``update``, and those of two transformations made alike, return the
     same bits: nothing is remembered outside the state. Containers of the arguments are
     not changed in place.
 
@@ -94,7 +94,7 @@ def check_scan(trial: Trial) -> None:
 def check_batches(trial: Trial) -> None:
     """Check that `jax.vmap` over params, and over strength, equals a loop.
 
-    The params are scaled by a half, 1 and 2. If `make` has a parameter ``strength``, it
+    The params are scaled by a half, 1 and 2. If ``make`` has a parameter ``strength``, it
     is traced: 0, half, once and twice its value. Zeros of the params must be the same.
 
     Args:

@@ -47,7 +47,7 @@ def check_state(trial: Trial) -> None:
 
 
 def check_init(trial: Trial) -> None:
-    """Check that `init` needs shapes and dtypes only, and is the same compiled.
+    """Check that ``init`` needs shapes and dtypes only, and is the same compiled.
 
     Args:
       trial: The transformation.
