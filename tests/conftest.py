@@ -80,7 +80,14 @@ def pytest_collection_modifyitems(items, config):
 # 4.7 GB of a worker, and more memory maps than the 65,530 that Linux grants a process.
 _MAPS, _STATM = Path("/proc/self/maps"), Path("/proc/self/statm")
 _MANY_MAPS = 20_000
-_MUCH_MEMORY = 2**30
+_MUCH_MEMORY = 5 * 2**28  # 1.25 GiB
+_SOME_MEMORY = 2**29
+_limit = _MUCH_MEMORY
+
+
+def _memory() -> int:
+    """Return how many bytes of memory this process holds."""
+    return int(_STATM.read_text().split()[1]) * resource.getpagesize()
 
 
 def _forget_programs():
@@ -93,12 +100,16 @@ def _forget_programs():
 
 @pytest.fixture(autouse=True)
 def _forget_programs_of_much_memory():
-    """After a test, drop the compiled programs if they take much memory."""
+    """After a test, drop the compiled programs if they take much memory.
+
+    Some stay, in the modules that hold them: so the next time waits until there are
+    many new ones.
+    """
+    global _limit
     yield
-    if _STATM.exists():
-        pages = int(_STATM.read_text().split()[1])
-        if pages * resource.getpagesize() > _MUCH_MEMORY:
-            _forget_programs()
+    if _STATM.exists() and _memory() > _limit:
+        _forget_programs()
+        _limit = max(_MUCH_MEMORY, _memory() + _SOME_MEMORY)
 
 
 @pytest.fixture(autouse=True, scope="module")

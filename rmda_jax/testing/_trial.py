@@ -26,8 +26,8 @@ class Trial:
       params: Pytree of real floating arrays.
       gradients: Some pytrees like the params, one for each update; with three or more
         the laws see what accumulates.
-      regularizer: The regularizer or `RegularizerMap` that ``make`` uses, if updates are
-        to have its exact zeros; None if there is none.
+      regularizer: The regularizer or `RegularizerMap` that ``make`` uses, if updates
+        are to have its exact zeros; None if there is none.
       ulps: By how many units in the last place of a leaf's largest entry two programs
         may differ after one update. More, if rounding is amplified.
 
@@ -54,7 +54,7 @@ class Trial:
             self.make
         ):
             raise TypeError(
-                "``make`` must be a function that makes the transformation, got "
+                "`make` must be a function that makes the transformation, got "
                 f"{type(self.make).__name__}. Write `lambda: tx`, or "
                 "`functools.partial(factory, ...)`."
             )

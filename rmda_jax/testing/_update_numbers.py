@@ -111,8 +111,8 @@ def check_nan_spreads(trial: Trial) -> None:
 def check_zero_strength(trial: Trial) -> None:
     """Check that strength 0 is no regularizer, to the bit, and any other one matters.
 
-    Asked if ``make`` has parameters ``strength`` and ``regularizer``. Exempt indicators:
-    they project at any strength.
+    Asked if ``make`` has parameters ``strength`` and ``regularizer``. Exempt
+    indicators: they project at any strength.
 
     Args:
       trial: The transformation.

@@ -94,8 +94,9 @@ def check_scan(trial: Trial) -> None:
 def check_batches(trial: Trial) -> None:
     """Check that `jax.vmap` over params, and over strength, equals a loop.
 
-    The params are scaled by a half, 1 and 2. If ``make`` has a parameter ``strength``, it
-    is traced: 0, half, once and twice its value. Zeros of the params must be the same.
+    The params are scaled by a half, 1 and 2. If ``make`` has a parameter ``strength``,
+    it is traced: 0, half, once and twice its value. Zeros of the params must be the
+    same.
 
     Args:
       trial: The transformation.
