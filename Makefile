@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test strict check docs clean
+.PHONY: help demo quick test strict check docs clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,10 @@ strict: $(STAMP) ## run tests where JAX promotes nothing and NaN are errors
 	JAX_NUMPY_DTYPE_PROMOTION=strict JAX_NUMPY_RANK_PROMOTION=raise JAX_DEBUG_NANS=1 \
 	    $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal \
 	    $(STRICT) $(ARGS)
+
+quick: $(STAMP) ## run one case of every law, truth, trajectory and model
+	$(BIN)/python -m pytest --quick -n logical --maxprocesses 8 --dist worksteal \
+	    tests $(ARGS)
 
 # Pyright would ask the network for a newer version of itself.
 check: $(STAMP) ## check formatting, lint and types

@@ -38,7 +38,7 @@ def wide_dtype(*dtypes: Any) -> Any:
         return functools.reduce(jnp.promote_types, canonical, jnp.dtype("float32"))
 
 
-def spec_of(x: Any) -> tuple[Shape, Any]:
+def shape_dtype_of(x: Any) -> tuple[Shape, Any]:
     """Shape and dtype of an array, a tracer, a ShapeDtypeStruct or a number."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return tuple(x.shape), x.dtype
@@ -46,10 +46,10 @@ def spec_of(x: Any) -> tuple[Shape, Any]:
     return aval.shape, aval.dtype
 
 
-def spec_of_leaf(name: str, leaf: Any) -> tuple[Shape, Any]:
-    """As `spec_of`, or raise a TypeError that names a leaf which is no array."""
+def shape_dtype_of_leaf(name: str, leaf: Any) -> tuple[Shape, Any]:
+    """As `shape_dtype_of`, or raise a TypeError that names a leaf which is no array."""
     try:
-        return spec_of(leaf)
+        return shape_dtype_of(leaf)
     except TypeError as error:
         raise TypeError(
             f"parameters must be arrays, got {leaf!r} for parameter '{name}'. Leave "

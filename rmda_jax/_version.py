@@ -6,7 +6,7 @@ import jax
 
 OLDEST_JAX = (0, 6, 2)  # as in pyproject.toml
 
-# What is missing in an older one would say so somewhere inside, and not why.
+# Fail here with a clear message instead of an AttributeError later.
 if jax.__version_info__ < OLDEST_JAX:
     needed = ".".join(map(str, OLDEST_JAX))
     raise ImportError(

@@ -1,6 +1,10 @@
 """Settings that every test runs under, made before JAX starts."""
 
+import contextlib
+import ctypes
+import gc
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -45,26 +49,64 @@ def pytest_configure(config):
         os.environ[name.upper()] = str(value)
 
 
-def pytest_collection_modifyitems(items):
-    """Leave out what takes minutes, unless it is asked for."""
+def pytest_addoption(parser):
+    """Add the option of `make quick`."""
+    parser.addoption("--quick", action="store_true", help="one case of every kind")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Do not even import what `make quick` leaves out."""
+    from tests import _quick  # which imports the library: after the settings above
+
+    if config.getoption("--quick") and _quick.is_left_out(collection_path):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items, config):
+    """Leave out what takes minutes, or all but one of a kind, as is asked for."""
+    from tests import _quick
+
+    if config.getoption("--quick"):
+        items[:], others = _quick.chosen(items)
+        config.hook.pytest_deselected(items=others)
     if "RMDA_LONG" not in os.environ:
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="RMDA_LONG is not set"))
 
 
-# Linux grants a process 65,530 memory maps. Every compiled program takes some, and the
-# whole suite in one process would take more.
-_MAPS = Path("/proc/self/maps")
+# Compiled programs are kept until they are dropped. Those of the whole suite would take
+# 4.7 GB of a worker, and more memory maps than the 65,530 that Linux grants a process.
+_MAPS, _STATM = Path("/proc/self/maps"), Path("/proc/self/statm")
 _MANY_MAPS = 20_000
+_MUCH_MEMORY = 2**30
+
+
+def _forget_programs():
+    """Drop the compiled programs, and give the memory back to the system."""
+    jax.clear_caches()
+    _ = gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other systems than Linux
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@pytest.fixture(autouse=True)
+def _forget_programs_of_much_memory():
+    """After a test, drop the compiled programs if they take much memory."""
+    yield
+    if _STATM.exists():
+        pages = int(_STATM.read_text().split()[1])
+        if pages * resource.getpagesize() > _MUCH_MEMORY:
+            _forget_programs()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_programs():
+def _forget_many_programs():
     """Between modules, drop the compiled programs if there are many."""
     yield
     if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MANY_MAPS:
-        jax.clear_caches()
+        _forget_programs()
 
 
 @pytest.fixture

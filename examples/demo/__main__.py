@@ -1,4 +1,4 @@
-"""Train one network by every method: dense, by RMDA, and by its rivals.
+"""Train one network by every method: dense, by RMDA, and by its baselines.
 
 A LeNet-style network learns scikit-learn's handwritten digits. RMDA with the group
 lasso on input channels finds, while it trains, which channels and neurons are not

@@ -1,16 +1,16 @@
-"""Find the structure of a solution that is known: RMDA and its rivals against truth.
+"""Find the structure of a solution that is known: RMDA and its baselines against truth.
 
 Least squares with noise on the inputs and a group lasso on the 40 rows of the params
 (see `problem`): which rows of the optimum are zero is certified. RMDA,
 RAMDA, ProxSGD, ProxGen and ProxSSI see the same batches and the same noise; each takes
 the learning rate that brings it nearest to the optimum.
 
-All come about as near, ProxSGD nearest. But the momentum of the rivals keeps a noise
-for ever, and with it rows that should be zero. The averaged gradient of RMDA and RAMDA
-loses its noise, by sqrt(9 / (8 t)) in the t steps of a stage: they find the 8 rows that
-are not zero, all of them and no other. A restart forgets the average, and for some 300
-steps the structure with it; without one it stays. (ProxSSI is nearly right for a while:
-without bias correction, its metric at first strengthens the regularizer.)
+All come about as near, ProxSGD nearest. But the momentum of the baselines keeps a noise
+indefinitely, and with it rows that should be zero. The averaged gradient of RMDA and
+RAMDA loses its noise, by sqrt(9 / (8 t)) in the t steps of a stage: they find the 8
+rows that are not zero, all of them and no other. A restart forgets the average, and for
+some 300 steps the structure with it; without one it stays. (ProxSSI is nearly right for
+a while: without bias correction, its metric at first strengthens the regularizer.)
 
     python -m examples.identification               # 10 seconds; writes under out/
     python -m examples.identification \
@@ -72,7 +72,7 @@ console = Console()
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Compare the structures that RMDA and its rivals find with the true one."""
+    """Compare the structures that RMDA and its baselines find with the true one."""
 
     seeds: int = 10
     """How many runs of each method; they differ in the batches and the noise."""

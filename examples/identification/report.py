@@ -37,7 +37,7 @@ GRADIENTS: Columns = {
 }
 LAW_STEPS = (10, 30, 100, 300, 1000)  # of the table
 # The colours of Okabe and Ito, which the colour-blind tell apart: blue for dual
-# averaging, warm for the rivals.
+# averaging, warm for the baselines.
 STYLES = {
     "RMDA": {"color": "#0072B2", "linestyle": "-", "linewidth": 2.2},
     "RAMDA": {"color": "#56B4E9", "linestyle": "--", "linewidth": 2.2},
@@ -204,8 +204,8 @@ def _write_ends(
 ) -> None:
     """Write what the last quarter brought, and where dual averaging restarts."""
     start = 3 * len(steps) // 4
-    rivals = [method for method in METHODS if method not in DUAL_AVERAGING]
-    for methods, height in ((DUAL_AVERAGING, 1), (rivals, 27)):
+    baselines = [method for method in METHODS if method not in DUAL_AVERAGING]
+    for methods, height in ((DUAL_AVERAGING, 1), (baselines, 27)):
         mean = np.mean([records[m].wrong_groups[:, start:].mean() for m in methods])
         text = f"{', '.join(methods)}: {mean:.1f}"
         wrong.text(steps[-1], height, text, ha="right", fontsize="small")

@@ -63,7 +63,7 @@ POSTER_UNSTRUCTURED = {
     },
 }
 
-# Groups by size. Of the rivals the largest sparsity of all epochs, in the logistic
+# Groups by size. Of the baselines the largest sparsity of all epochs, in the logistic
 # regression.
 RAMDA_LOGISTIC = {
     "logistic/mnist": {

@@ -25,7 +25,7 @@ of those the one of most seeds. What is published was trained for 500 epochs (Le
 far as is known, logistic regression), 300 (MLP), 1,000 or 1,500 (VGG19, ResNet50).
 """
 GROUP_METHODS = ("dense", "proxsgd", "proxssi", "proxgen", "ramda", "rmda")
-RIVALS = ("proxsgd", "proxssi", "proxgen")
+BASELINES = ("proxsgd", "proxssi", "proxgen")
 SETTINGS = ("learning_rate", "averaging", "weight_decay", "milestones")
 
 
@@ -37,7 +37,7 @@ class Section(NamedTuple):
     rows: dict[str, tuple[str, ...]]  # methods of each task
     papers: dict[str, Mapping[str, Mapping[str, Figures]]]  # by column
     measures: dict[str, str]  # name of a curve, by column
-    at_best: str = ""  # the column in which rivals have the largest of all epochs
+    at_best: str = ""  # the column in which baselines have the largest of all epochs
 
 
 SECTIONS = (
@@ -68,9 +68,9 @@ layers, those that are zero. LeNet5 is ours: the poster has no such row.""",
     ),
     Section(
         "Logistic regression: table 7 of the RAMDA paper",
-        """As in the paper, the sparsity of the rivals (ProxSGD, ProxSSI, ProxGen) is
+        """As in the paper, the sparsity of the baselines (ProxSGD, ProxSSI, ProxGen) is
 their largest over the epochs; that of RMDA and RAMDA is the last epoch's, and so is
-every accuracy. The last column has what the rivals end with.""",
+every accuracy. The last column has what the baselines end with.""",
         {"logistic/mnist": GROUP_METHODS},
         {"RAMDA paper": published.RAMDA_LOGISTIC},
         {"groups": "groups", "groups, last epoch": "groups"},
@@ -189,7 +189,7 @@ def _our_cells(section: Section, method: str, result: Result | None) -> list[str
     cells = [_mean(result.curves["accuracy"][-1])]
     for column, name in section.measures.items():
         curve = result.curves[name]
-        at_best = column == section.at_best and method in RIVALS
+        at_best = column == section.at_best and method in BASELINES
         cells.append(_mean(curve.max(axis=0) if at_best else curve[-1]))
     return [*cells, _extent(len(result.seeds), result.config)]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmda_jax._types import Params, spec_of_leaf
+from rmda_jax._types import Params, shape_dtype_of_leaf
 from rmda_jax.specs._leaf_rules import active
 from rmda_jax.specs._names import leaf_names
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
@@ -31,7 +31,7 @@ def sparsity(params: Params, regularizer: RegularizerSpec | None = None) -> jax.
     """
     leaves = jax.tree.leaves(params)
     for name, leaf in zip(leaf_names(params), leaves, strict=True):
-        _ = spec_of_leaf(name, leaf)
+        _ = shape_dtype_of_leaf(name, leaf)
     if regularizer is not None:
         bounds = resolve(regularizer, params)
         leaves = [x for b, x in zip(bounds, leaves, strict=True) if b.regularizer]

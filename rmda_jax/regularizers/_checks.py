@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmda_jax._types import Scalar, spec_of
+from rmda_jax._types import Scalar, shape_dtype_of
 
 
 def check_step_size(step_size: Scalar, dtype: Any) -> jax.Array:
@@ -78,4 +78,4 @@ def check_metric(metric: ArrayLike, x: jax.Array) -> jax.Array:
 
 def rounding_unit(x: ArrayLike) -> float:
     """Return the rounding unit of an array's own dtype, before it is widened."""
-    return float(jnp.finfo(spec_of(x)[1]).eps)
+    return float(jnp.finfo(shape_dtype_of(x)[1]).eps)

@@ -6,7 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rmda_jax._types import Arrays, Scalar, Shapes, dtype_name, spec_of, wide_dtype
+from rmda_jax._types import (
+    Arrays,
+    Scalar,
+    Shapes,
+    dtype_name,
+    shape_dtype_of,
+    wide_dtype,
+)
 from rmda_jax.regularizers._checks import check_metric, check_step_size, rounding_unit
 
 
@@ -52,7 +59,7 @@ class OnLeaves:
     def _check_like(self, x: Arrays) -> None:
         """Check arrays, or what has their shapes and dtypes."""
         leaves = x if self.n_leaves is not None else (x,)
-        shapes, dtypes = zip(*map(spec_of, leaves), strict=True)
+        shapes, dtypes = zip(*map(shape_dtype_of, leaves), strict=True)
         if self.n_leaves is None:
             self.check(shapes[0], dtypes[0])
         else:
@@ -82,7 +89,7 @@ class OnLeaves:
         return x, v, check_step_size(strength, dtype)
 
     def _wide_dtype(self, x: Arrays) -> Any:
-        return wide_dtype(*(spec_of(y)[1] for y in self._leaves(x)))
+        return wide_dtype(*(shape_dtype_of(y)[1] for y in self._leaves(x)))
 
     def _rounding_unit(self, x: Arrays) -> float:
         return max(map(rounding_unit, self._leaves(x)))

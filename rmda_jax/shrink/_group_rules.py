@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from rmda_jax._types import Params, spec_of
+from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.regularizers.named._groups import group_lasso
 from rmda_jax.regularizers.named._products import tied_group_lasso
 from rmda_jax.shrink._checks import check_call
@@ -87,7 +87,7 @@ def group_rules(
         )
     check_call(fn, params, inputs)
     names, leaves = leaf_names(params), jax.tree.leaves(params)
-    shapes = {n: spec_of(x)[0] for n, x in zip(names, leaves, strict=True)}
+    shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
     allowed = _matching(names, (where,) if isinstance(where, str) else where)
     couplings = trace(fn, params, *inputs, **options)
     places = [

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._removal import Contraction, Removal, Terms, UnitMasks
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
@@ -172,7 +172,7 @@ def plan(
             )
     found = traced(fn, params, *inputs, **options)
     leaves = jax.tree.leaves(params)
-    shapes = dict(zip(found.names, (spec_of(x)[0] for x in leaves), strict=True))
+    shapes = dict(zip(found.names, (shape_dtype_of(x)[0] for x in leaves), strict=True))
     values = _evaluated(found, leaves)
     contractions = {
         path: Contraction(eqn, values.contractions.get(path))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._verify import OutputDifference, verify
@@ -157,7 +157,7 @@ def report(
         all_zero=tuple(
             name
             for name, x in zip(leaf_names(params), jax.tree.leaves(params), strict=True)
-            if passes_on(name, spec_of(x)[0]) and not np.any(x)
+            if passes_on(name, shape_dtype_of(x)[0]) and not np.any(x)
         ),
     )
 
@@ -174,7 +174,7 @@ def _layers(
     rows = zip(leaf_names(params), jax.tree.leaves(params), small_leaves, strict=True)
     layers: dict[str, list[tuple[Shape, Shape]]] = {}
     for name, *pair in rows:
-        old, new = (spec_of(x)[0] for x in pair)
+        old, new = (shape_dtype_of(x)[0] for x in pair)
         layers.setdefault(name.rpartition("/")[0], []).append((old, new))
     found = []
     for name, pairs in layers.items():
@@ -208,11 +208,11 @@ def _flops(compiled: Any) -> float:
 
 
 def _size(x: Any) -> int:
-    return math.prod(spec_of(x)[0])
+    return math.prod(shape_dtype_of(x)[0])
 
 
 def _n_bytes(x: Any) -> int:
-    return _size(x) * spec_of(x)[1].itemsize
+    return _size(x) * shape_dtype_of(x)[1].itemsize
 
 
 def _cells(change: BeforeAfter, form: str) -> tuple[str, str]:

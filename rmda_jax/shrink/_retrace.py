@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rmda_jax._types import Params, Shape, spec_of
+from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._removal import UnitMasks, atoms_of
 from rmda_jax.shrink._trace import Traced
 from rmda_jax.shrink.interpret._axes import AxisValue, EqnAxes
@@ -83,7 +83,7 @@ def retrace(
       Exception: whatever the function raises, if it refuses those, too.
     """
     leaves, treedef = jax.tree.flatten(params)
-    specs = [(old, spec_of(x)[1]) for old, x in zip(shapes, leaves, strict=True)]
+    specs = [(old, shape_dtype_of(x)[1]) for old, x in zip(shapes, leaves, strict=True)]
     small = treedef.unflatten([jax.ShapeDtypeStruct(*spec) for spec in specs])
     try:
         return Retrace(jax.make_jaxpr(fn)(small, *inputs), "")
@@ -92,8 +92,8 @@ def retrace(
 
     def disguised(params: Params, *inputs: Any) -> Any:
         for x, old in zip(jax.tree.leaves(params), leaves, strict=True):
-            if x.shape != spec_of(old)[0]:
-                _disguise(x, spec_of(old)[0])
+            if x.shape != shape_dtype_of(old)[0]:
+                _disguise(x, shape_dtype_of(old)[0])
         return fn(params, *inputs)
 
     try:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
-from rmda_jax._types import Params, spec_of
+from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.specs._names import leaf_names
@@ -87,7 +87,7 @@ def verify(
     if shapes[0] != shapes[1]:
         shown = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
         raise ValueError(
-            f"both functions must return the same shapes, got {shown[0]} and "
+            f"both functions must output the same shapes, got {shown[0]} and "
             f"{shown[1]}."
         )
     max_abs, scale = 0.0, 0.0
@@ -124,7 +124,7 @@ def _check_apart(params: Params, small: Params, plan: Plan | None) -> None:
                 f"{', '.join(names)}, and in the plan: {', '.join(shapes)}."
             )
         for name, x in zip(names, jax.tree.leaves(tree), strict=True):
-            shape = spec_of(x)[0]
+            shape = shape_dtype_of(x)[0]
             if shape != shapes.get(name, shape):
                 raise ValueError(
                     f"`{argument}` must have the plan's shape {shapes[name]} of "
@@ -133,7 +133,9 @@ def _check_apart(params: Params, small: Params, plan: Plan | None) -> None:
 
 
 def _warn_alike(params: Params, small: Params) -> None:
-    shapes = [[spec_of(x)[0] for x in jax.tree.leaves(t)] for t in (params, small)]
+    shapes = [
+        [shape_dtype_of(x)[0] for x in jax.tree.leaves(t)] for t in (params, small)
+    ]
     if shapes[0] == shapes[1] and any(shapes[0]):
         warnings.warn(
             "`params` and `small_params` have the same shapes: either nothing was cut, "

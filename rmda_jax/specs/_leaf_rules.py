@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rmda_jax._types import Params, Scalar, spec_of_leaf
+from rmda_jax._types import Params, Scalar, shape_dtype_of_leaf
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.specs._names import is_placeholder
 
@@ -82,7 +82,7 @@ def support(rules: Sequence[LeafRule], params: Params) -> Any:
 def check_fit(rules: Sequence[LeafRule], leaves: Sequence[Any]) -> None:
     """Raise unless each regularizer fits its leaves, and name those in the message."""
     specs = [
-        ((), None) if rule.regularizer is None else spec_of_leaf(rule.name, leaf)
+        ((), None) if rule.regularizer is None else shape_dtype_of_leaf(rule.name, leaf)
         for rule, leaf in zip(rules, leaves, strict=True)
     ]
     for rule in active(rules):

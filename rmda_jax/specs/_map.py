@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rmda_jax._types import Params, Scalar, spec_of
+from rmda_jax._types import Params, Scalar, shape_dtype_of
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.specs import _leaf_rules
@@ -217,7 +217,7 @@ class RegularizerMap:
             if rule.regularizer is not None and not rule.is_tied:
                 index, place = self._owner(rule.name) or (0, 0)
                 pattern = self.rules[index].patterns[place]
-                taken.setdefault(pattern, {})[rule.name] = len(spec_of(leaf)[0])
+                taken.setdefault(pattern, {})[rule.name] = len(shape_dtype_of(leaf)[0])
         return [line for p, ranks in taken.items() for line in remarks(p, ranks)]
 
     def _owner(self, name: str) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from rmda_jax._types import Params, Shape, spec_of_leaf
+from rmda_jax._types import Params, Shape, shape_dtype_of_leaf
 from rmda_jax.specs._leaf_rules import LeafRule, active
 
 
@@ -13,7 +13,7 @@ def table(rules: Sequence[LeafRule], params: Params) -> str:
     """Return a table of the leaves of a tree; see `RegularizerMap.report`."""
     leaves = jax.tree.leaves(params)
     named = zip(rules, leaves, strict=True)
-    shapes = [spec_of_leaf(rule.name, leaf)[0] for rule, leaf in named]
+    shapes = [shape_dtype_of_leaf(rule.name, leaf)[0] for rule, leaf in named]
     rows, units, zeros, all_zero = [], 0, 0, []
     first = {min(one.leaves): one for one in active(rules)}
     for i, (rule, shape) in enumerate(zip(rules, shapes, strict=True)):

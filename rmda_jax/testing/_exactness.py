@@ -115,7 +115,7 @@ def check_finite_gradients(
 
 
 def check_nan(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
-    r"""Check that NaN stays NaN: a poisoned weight must not become a clean zero.
+    r"""Check that NaN stays NaN: a NaN weight must never become 0.
 
     With one entry NaN, that entry of the prox is NaN and the value is not finite.
 
@@ -125,7 +125,7 @@ def check_nan(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None:
       step_size: :math:`t`; 0 and a large step are tried, too.
 
     Raises:
-      AssertionError: the poison vanishes.
+      AssertionError: a NaN disappears.
     """
     x, law = checked(regularizer, x, step_size), "NaN"
     if not x.size:
@@ -164,7 +164,9 @@ def check_snap(regularizer: Regularizer, x: ArrayLike, step_size: float) -> None
     largest = np.abs(p).max(initial=0)
     rounding = 32 * float(jnp.finfo(x.dtype).eps) * largest
     require_close(kept, p, rounding, law, regularizer, "moves a structured array")
-    require(((kept == 0) >= (p == 0)).all(), law, regularizer, "wakes up zeros.")
+    require(
+        ((kept == 0) >= (p == 0)).all(), law, regularizer, "makes a zero entry nonzero."
+    )
     for y in np.tanh(noise(x, 4)) * largest:
         sharp = np.asarray(_snap(regularizer, y + (p - y)))
         says = "does not restore the prox"
@@ -249,7 +251,7 @@ def check_certificate(regularizer: Regularizer, x: ArrayLike, step_size: float) 
         far = 1 + 4 * (norm(x) + norm(p)) / step_size / norm(p - q)
         away = (v + far * (q - p)).astype(x.dtype)
         found = _certificates(regularizer, p, away)[0]
-        says = f"takes for a subgradient what is none (distance {found:.3g})."
+        says = f"reports distance {found:.3g} for what is no subgradient."
         require(found > 2 * rounding, law, regularizer, says)
 
 

@@ -8,6 +8,7 @@ from rmda_jax.regularizers import Regularizer
 from rmda_jax.testing._answers import checked
 from rmda_jax.testing._numerics import (
     BATCH,
+    competitors,
     epsilon,
     noise,
     norm,
@@ -15,7 +16,6 @@ from rmda_jax.testing._numerics import (
     proxes,
     require,
     require_close,
-    rivals,
     value,
     values,
 )
@@ -24,7 +24,7 @@ from rmda_jax.testing._numerics import (
 def check_minimizes(
     regularizer: Regularizer, x: ArrayLike, step_size: float, *, slack: float = 16
 ) -> None:
-    r"""Check that the prox beats 32 rivals, by as much as convexity promises.
+    r"""Check that the prox beats 32 competitors, by as much as convexity promises.
 
     With :math:`p = \operatorname{prox}_{t\psi}(x)`, for every :math:`y`
 
@@ -42,7 +42,7 @@ def check_minimizes(
       slack: How many roundings of the quantities compared to forgive.
 
     Raises:
-      AssertionError: a rival is better.
+      AssertionError: a competitor is better.
     """
     x = checked(regularizer, x, step_size)
     p = prox(regularizer, x, step_size)
@@ -60,8 +60,8 @@ def _require_least(
     slack: float = 16,
     residual: float = 0.0,
 ) -> None:
-    """Require that ``p`` beats its rivals, but for rounding and a known subgradient."""
-    ys = rivals(regularizer, x, p, step_size)
+    """Require that ``p`` beats other points, up to rounding and a known subgradient."""
+    ys = competitors(regularizer, x, p, step_size)
     theirs = np.concatenate([values(regularizer, h) for h in (ys[:BATCH], ys[BATCH:])])
     mine = value(regularizer, p)
     require(np.isfinite(mine), law, regularizer, f"has prox value {mine}.")
@@ -102,17 +102,17 @@ def _require_least(
 def _comparison(
     step_size: float,
     prox: tuple[float, float],
-    rival: tuple[float, float],
+    competitor: tuple[float, float],
     promised: float,
 ) -> str:
     """Return both objectives with their parts, psi and half the squared distance."""
-    ours, theirs = (step_size * psi + half for psi, half in (prox, rival))
+    ours, theirs = (step_size * psi + half for psi, half in (prox, competitor))
     rise = f" + {promised:.9g} (half their squared distance)" if promised else ""
     return (
         f"at step size {step_size:g} has a prox that is not the least: "
         f"t psi(p) + |p - x|^2/2 = {ours:.9g} (psi {prox[0]:.9g}, rest {prox[1]:.9g}), "
-        f"and another point y has {theirs:.9g} (psi {rival[0]:.9g}, rest "
-        f"{rival[1]:.9g}) where at least {ours:.9g}{rise} must be."
+        f"and another point y has {theirs:.9g} (psi {competitor[0]:.9g}, rest "
+        f"{competitor[1]:.9g}) where at least {ours:.9g}{rise} must be."
     )
 
 
@@ -210,7 +210,7 @@ def check_huge_step(regularizer: Regularizer, x: ArrayLike, step_size: float) ->
     huge = 1e6 * (step_size or 1.0)
     p = prox(regularizer, x, huge)
     require(np.isfinite(p).all(), "huge step", regularizer, "overflows.")
-    ys = rivals(regularizer, x, p, huge)
+    ys = competitors(regularizer, x, p, huge)
     theirs = np.concatenate([values(regularizer, h) for h in (ys[:BATCH], ys[BATCH:])])
     mine = value(regularizer, p)
     distance = np.array([norm(y - x) ** 2 for y in ys.astype(np.float64)])
@@ -333,7 +333,7 @@ def check_metric_prox(
     r"""Check the prox in a diagonal metric.
 
     With the metric 1 it is the prox, with the metric :math:`c` the prox at :math:`t/c`;
-    with any metric d it beats the rivals of `check_minimizes` in
+    with any metric d it beats the competitors of `check_minimizes` in
 
     .. math:: t\psi(y) + \tfrac12\sum_i d_i (y_i - x_i)^2
 

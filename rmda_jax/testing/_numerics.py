@@ -1,4 +1,4 @@
-"""What the laws share: batched evaluation, rivals, rounding, and how they complain."""
+"""What the laws share: batched evaluation, competitors, rounding, messages."""
 
 import functools
 from typing import Any
@@ -71,7 +71,7 @@ def noise(x: np.ndarray, count: int) -> np.ndarray:
     return generator.normal(size=(count, *x.shape)).astype(x.dtype)
 
 
-def rivals(
+def competitors(
     regularizer: Regularizer, x: np.ndarray, y: np.ndarray, step: float
 ) -> np.ndarray:
     """Return 2 BATCH points that a minimiser ``y`` of the prox objective must beat.

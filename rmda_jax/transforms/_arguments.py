@@ -14,8 +14,8 @@ from rmda_jax._types import (
     Params,
     ScalarOrSchedule,
     dtype_name,
-    spec_of,
-    spec_of_leaf,
+    shape_dtype_of,
+    shape_dtype_of_leaf,
 )
 from rmda_jax.schedules._momentum import warn_of_momentum
 from rmda_jax.specs._names import leaf_names
@@ -104,7 +104,7 @@ def evaluate(value: ScalarOrSchedule, count: jax.Array) -> jax.Array:
 def check_params(params: Params) -> None:
     """Raise a TypeError that names the first leaf which is not real floating."""
     for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True):
-        shape, dtype = spec_of_leaf(name, leaf)
+        shape, dtype = shape_dtype_of_leaf(name, leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
                 f"parameters must be real floating, got dtype {dtype_name(dtype)} "
@@ -153,7 +153,7 @@ def check_updates(updates: Any, params: Params | None, state: Any, kind: type) -
         )
     pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True)
     for name, (grad, param) in zip(leaf_names(params), pairs, strict=True):
-        shapes = spec_of(grad)[0], spec_of(param)[0]
+        shapes = shape_dtype_of(grad)[0], shape_dtype_of(param)[0]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"the gradient of parameter '{name}' must have its shape {shapes[1]}, "

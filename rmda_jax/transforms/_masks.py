@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rmda_jax._types import Params, ScalarOrSchedule, Shape, spec_of, wide_dtype
+from rmda_jax._types import Params, ScalarOrSchedule, Shape, shape_dtype_of, wide_dtype
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers.named._entries import l0
 from rmda_jax.regularizers.solvers._top_k import keep_largest
@@ -154,7 +154,7 @@ class Masks:
 
     def _targets(self, params: Params) -> list[int | None]:
         """Return how many flags each leaf is to have; None where it is dense."""
-        shapes = [spec_of(leaf)[0] for leaf in jax.tree.leaves(params)]
+        shapes = [shape_dtype_of(leaf)[0] for leaf in jax.tree.leaves(params)]
         sparse = [
             i
             for i, bound in enumerate(self._rules().resolve(params))
@@ -259,7 +259,7 @@ def _top_k_mask(score: jax.Array, k: Any) -> jax.Array:
 
 def _random_scores(key: jax.Array, like: Any) -> jax.Array:
     """Return uniform scores with the sharding of the array."""
-    shape, dtype = spec_of(like)
+    shape, dtype = shape_dtype_of(like)
     dtype = wide_dtype(dtype)
     # Random numbers have no sharding of their own: the sum takes that of the zeros.
     return jnp.zeros_like(like, dtype=dtype) + jax.random.uniform(key, shape, dtype)

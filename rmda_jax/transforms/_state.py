@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from rmda_jax._types import Params, spec_of, wide_dtype
+from rmda_jax._types import Params, shape_dtype_of, wide_dtype
 from rmda_jax.specs._names import is_variable, leaf_names, leaves_in_order_of
 
 
@@ -33,7 +33,9 @@ class StructuredState(Protocol):
 def accumulators(params: Params, dtype: Any = None) -> Params:
     """Return a tree of zeros like the params, in ``dtype`` or at least float32."""
     return jax.tree.map(
-        lambda leaf: jnp.zeros_like(leaf, dtype=dtype or wide_dtype(spec_of(leaf)[1])),
+        lambda leaf: jnp.zeros_like(
+            leaf, dtype=dtype or wide_dtype(shape_dtype_of(leaf)[1])
+        ),
         params,
     )
 
@@ -95,11 +97,11 @@ def state_leaves(params: Params, tree: Any, *, masked: bool = False) -> list[Any
     demand = "the optimizer state must have the names of the params"
     leaves = leaves_in_order_of(params, tree, demand, _REMEDY, masked=masked)
     for i, (w, x) in enumerate(zip(jax.tree.leaves(params), leaves, strict=True)):
-        if x is not None and jnp.shape(x) != spec_of(w)[0]:
+        if x is not None and jnp.shape(x) != shape_dtype_of(w)[0]:
+            name, shape = leaf_names(params)[i], shape_dtype_of(w)[0]
             raise ValueError(
-                f"the optimizer state must have the shape of parameter "
-                f"'{leaf_names(params)[i]}', {spec_of(w)[0]}, got {jnp.shape(x)}. "
-                f"{_REMEDY}"
+                f"the optimizer state must have the shape of parameter '{name}', "
+                f"{shape}, got {jnp.shape(x)}. {_REMEDY}"
             )
     return [None if x is None else jnp.asarray(x) for x in leaves]
 

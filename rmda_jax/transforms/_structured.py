@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from rmda_jax._types import Params, spec_of
+from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._names import is_variable
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
@@ -262,7 +262,7 @@ def _fill_masked(structured: Params, params: Params) -> Params:
     new = state_leaves(params, structured, masked=True)
     return treedef.unflatten(
         [
-            jnp.asarray(w) if x is None else x.astype(spec_of(w)[1])
+            jnp.asarray(w) if x is None else x.astype(shape_dtype_of(w)[1])
             for w, x in zip(old, new, strict=True)
         ]
     )

@@ -18,7 +18,7 @@ from examples.identification import (
 )
 
 KEPT = Path(identification.__file__).with_name("results.jsonl")
-RIVALS = ("ProxSGD", "ProxGen", "ProxSSI")
+BASELINES = ("ProxSGD", "ProxGen", "ProxSSI")
 # Half the steps of the kept results: three stages of 1,000 where the rate decays.
 N_SEEDS, N_STEPS = 3, 3000
 
@@ -109,7 +109,7 @@ def test_dual_averaging_finds_the_structure_and_keeps_it(run, method):
             assert row["rows_kept"] == 8
 
 
-@pytest.mark.parametrize("method", RIVALS)
+@pytest.mark.parametrize("method", BASELINES)
 def test_baselines_come_as_near_and_are_never_right(run, method):
     nearest = max(
         row["distance"] for row in of_method(run.rows, "RMDA") if row["decay"]
@@ -121,7 +121,7 @@ def test_baselines_come_as_near_and_are_never_right(run, method):
         assert not row["decay"] or row["distance"] < 1.5 * nearest
 
 
-@pytest.mark.parametrize("method", RIVALS)
+@pytest.mark.parametrize("method", BASELINES)
 def test_baselines_follow_gradients_at_the_floor_of_the_law(run, method):
     # Mean norm against root mean square: up to 1 / (4 * 120) less, and the params of
     # a rate that decays hardly move; with a constant rate motion adds an error.
@@ -142,7 +142,7 @@ def test_dual_averaging_certifies_itself(run, method):
             assert row["certificate"] < 0.1
             assert row["own_certificate"] < 0.1
             assert 0 < row["own_margin"] < 1
-    rivals = [row for row in run.rows if row["method"] in RIVALS]
+    rivals = [row for row in run.rows if row["method"] in BASELINES]
     assert min(row["certificate"] for row in rivals) > 0.25
 
 

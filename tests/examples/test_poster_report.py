@@ -73,7 +73,7 @@ def test_report_prints_ours_beside_the_published(tmp_path):
     assert (tmp_path / "sparsity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_report_takes_the_rivals_of_table_7_at_their_best(tmp_path):
+def test_report_takes_the_baselines_of_table_7_at_their_best(tmp_path):
     curves = [([0.9], [0.4]), ([0.8], [0.3])]
     for method in ("rmda", "proxsgd"):
         _ = write_log(tmp_path, "logistic/mnist", method, curves)

@@ -1,4 +1,4 @@
-"""The oracles against certified minimisers, rivals and generic minimisers."""
+"""The oracles against certified minimisers, competitors and generic minimisers."""
 
 import itertools
 from math import inf, log, sqrt
@@ -59,7 +59,7 @@ def solve(name, arguments, v, step_size, metric):
     return ORACLES[name].metric_prox(v, step_size, metric, **arguments)
 
 
-def rivals(name, arguments, x, v, rng):
+def competitors(name, arguments, x, v, rng):
     """Points of the structure sought, near and far: other minimisers and rescalings."""
     yield from (v, np.zeros_like(v), x * (1 + 1e-6), x * (1 - 1e-6), 0.9 * x, 1.1 * x)
     for scale in 10.0 ** np.arange(-7, 1):
@@ -99,20 +99,20 @@ def test_subgradient_inequality(name, arguments):
         x = solve(name, arguments, v, step_size, metric)
         dual = (v - x) * (1.0 if metric is None else metric)
         here = step_size * ORACLES[name].value(x, **arguments)
-        for y in rivals(name, arguments, x, v, rng):
+        for y in competitors(name, arguments, x, v, rng):
             y = np.clip(y, arguments.get("lower"), arguments.get("upper"))
             there = step_size * ORACLES[name].value(y, **arguments)
             assert there - here - np.sum(dual * (y - x)) >= -1e-12 * (1 + abs(here))
 
 
 @pytest.mark.parametrize(("name", "arguments"), samples(NONCONVEX))
-def test_no_rival_is_better(name, arguments):
+def test_no_competitor_is_better(name, arguments):
     rng = np.random.default_rng(1)
     for v, step_size, metric in problems(name, rng):
         x = solve(name, arguments, v, step_size, metric)
         metric = 1.0 if metric is None else metric
         evaluate = objective(name, arguments, v, step_size, metric)
-        least = min(map(evaluate, rivals(name, arguments, x, v, rng)))
+        least = min(map(evaluate, competitors(name, arguments, x, v, rng)))
         assert evaluate(x) <= least + 1e-12 * (1 + abs(least))
 
 

@@ -184,7 +184,7 @@ def test_gradients_of_another_shape(row):
 def test_regularizer_that_does_not_fit_its_leaf(row):
     tx = row.make(regularizer=rj.RegularizerMap([("conv/*", rj.group_lasso(-2))]))
     message = (
-        "groups along axis -2 does not fit parameter 'conv/bias' of shape (8,): "
+        "group_lasso(group_axes=-2) does not fit parameter 'conv/bias' of shape (8,): "
         "`group_axes` must lie in [-1, 1) for an array of shape (8,), got -2. Use "
         "another axis, or leave the array out of the rules."
     )

@@ -187,10 +187,14 @@ def methods(case: type[unittest.TestCase]) -> list[str]:
 
 
 def marks(suite: Suite, row: Row, method: str) -> tuple[pytest.MarkDecorator, ...]:
-    """Leave to the long run what Optax tests twice, in nearly the same words."""
+    """Leave to the long run all rows but the first.
+
+    Of that one, too, what Optax tests twice, in nearly the same words. The laws of
+    `rmda_jax.testing` ask every row for the same.
+    """
     contrib = SUITES[0]
     twice = suite.name == "AliasTest" and base_name(suite, row, method) in contrib.tests
-    return (pytest.mark.long,) if twice else ()
+    return (pytest.mark.long,) if twice or row is not SUITE_ROWS[0] else ()
 
 
 LOADED = [(s, row, load(s, row)) for s in SUITES for row in SUITE_ROWS]

@@ -117,6 +117,7 @@ def test_params_sharded_along_one_axis_give_the_unsharded_result(row, layout, ki
 NOT_ACROSS = {
     "nuclear_norm": "an SVD takes the whole matrix",
     "spectral_mcp": "an SVD takes the whole matrix",
+    "on_singular_values": "an SVD takes the whole matrix",
     "total_variation": "the solver walks along the axis",
     "fused_lasso": "the solver walks along the axis",
     "l_half_ball": "sorts all entries; meant for a few hundred",
@@ -125,7 +126,13 @@ NOT_ACROSS = {
     "uniform_levels": "looks levels up by a gather whose sharding is ambiguous",
 }
 # Those that need a whole matrix can still share out a batch of them, unless refused.
-WHOLE = ["nuclear_norm", "spectral_mcp", "total_variation", "fused_lasso"]
+WHOLE = [
+    "nuclear_norm",
+    "spectral_mcp",
+    "on_singular_values",
+    "total_variation",
+    "fused_lasso",
+]
 NOT_BATCHED = {
     "total_variation": "JAX does not type a batched loop over slices",
     "fused_lasso": "JAX does not type a batched loop over slices",

@@ -39,8 +39,8 @@ def test_tools_find_what_may_be_a_schedule(name):
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        (rj.Regularizer.prox, "ArrayLike"),
-        (rj.Regularizer.metric_prox, "ArrayLike"),
+        (rj.Regularizer.prox, "Arrays"),
+        (rj.Regularizer.metric_prox, "Arrays"),
         (rj.Regularizer.margin, "Scalar"),
         (rj.RegularizerMap.prox, "Scalar"),
     ],

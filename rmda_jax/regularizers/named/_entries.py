@@ -210,8 +210,8 @@ def laplace(eps: float = 0.1) -> Regularizer:
       ValueError: ``eps`` not positive.
 
     Examples:
-      >>> rj.laplace(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(3)
-      Array([0.   , 2.948], dtype=float32)
+      >>> rj.laplace(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(1)
+      Array([0. , 2.9], dtype=float32)
 
     References:
       Trzasko & Manduca, `Highly undersampled magnetic resonance image reconstruction

@@ -135,7 +135,7 @@ def _first_step(
     vanishes.
     """
     norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
-    start = jnp.where(vanishes, 0, k / norm)  # h(0), which may round to 1
+    start = jnp.where(vanishes, 0, k / norm)  # h(0)
     gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
     # At 0, in units of |z|, where the line's slope is 1. With the metric in units of
     # |dz| / |z| its squares stay within float32's range.
