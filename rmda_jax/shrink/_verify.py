@@ -87,7 +87,7 @@ def verify(
     if shapes[0] != shapes[1]:
         shown = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
         raise ValueError(
-            f"both functions must output the same shapes, got {shown[0]} and "
+            f"both functions must return the same shapes, got {shown[0]} and "
             f"{shown[1]}."
         )
     max_abs, scale = 0.0, 0.0

@@ -28,7 +28,7 @@ def test_verify_does_not_overlook_nan():
 
 
 def test_verify_wants_the_same_shapes():
-    with pytest.raises(ValueError, match="must output the same shapes, got"):
+    with pytest.raises(ValueError, match="must return the same shapes, got"):
         _ = shrink.verify(lambda p, x: p * x, jnp.ones(2), jnp.ones(3), 1.0)
 
 
