@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from examples._identification_problem import NOISE, STRENGTH, Problem, make_problem
 
 import rmda_jax as rj
+from examples.identification.problem import NOISE, STRENGTH, Problem, make_problem
 
 ROWS = rj.group_lasso(group_axes=0, weighted=False)
 BATCH_SIZE = 32

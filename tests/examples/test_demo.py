@@ -141,7 +141,17 @@ def test_lenet_fits_the_images(image_size, n_weights):
     assert sum(kernel.size for kernel in kernels.values()) == n_weights
 
 
-@pytest.mark.parametrize("method", _methods.METHODS)
+# One that averages gradients and one with masks on every run; all at night.
+EVERY_DAY = ("RMDA", "RigL")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=() if name in EVERY_DAY else pytest.mark.long)
+        for name in _methods.METHODS
+    ],
+)
 def test_every_method_takes_a_step_and_shows_its_structure(method):
     params = nnx.state(demo.LeNet(8, rngs=nnx.Rngs(0)), nnx.Param)
     setting = demo.Config().setting(method)

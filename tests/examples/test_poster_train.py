@@ -83,7 +83,16 @@ def test_an_epoch_has_a_step_for_the_last_partial_batch(together):
     np.testing.assert_array_equal(members.opt_state.count, [2 * n_steps] * 2)
 
 
-@pytest.mark.parametrize("method", METHODS)
+EVERY_DAY = ("rmda", "rigl")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=() if name in EVERY_DAY else pytest.mark.long)
+        for name in METHODS
+    ],
+)
 def test_every_method_trains_and_is_measured(method):
     # One batch, for one program to compile.
     trainer = Trainer(settings(method), tiny_data(BATCH), [0], [1e-4], loop="step")

@@ -77,9 +77,17 @@ CASES = [
 
 
 def each_law(laws, cases=CASES) -> list:
-    """Return a parameter for every law that every one of the cases has to obey."""
+    """Return a parameter for every law that every one of the cases has to obey.
+
+    The first case of every factory obeys them on every run, the others at night.
+    """
+    first = set(map(str, first_cases()))
     return [
-        pytest.param(case, law, id=f"{case}-{law.__name__[6:]}")
+        pytest.param(
+            *(case, law),
+            id=f"{case}-{law.__name__[6:]}",
+            marks=() if str(case) in first else pytest.mark.long,
+        )
         for case in cases
         for law in laws
         if law not in case.exempt
