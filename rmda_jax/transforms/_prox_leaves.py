@@ -14,7 +14,7 @@ from rmda_jax.specs._leaf_rules import LeafRule
 
 
 def prox_each(
-    bounds: Sequence[LeafRule],
+    rules: Sequence[LeafRule],
     center: Callable[..., jax.Array],
     operands: Sequence[list[jax.Array]],
     step_size: jax.Array,
@@ -22,10 +22,10 @@ def prox_each(
     r"""Return :math:`\operatorname{prox}_{t\psi}` of the centre of every leaf.
 
     Args:
-      bounds: The rule of each leaf, in flattening order.
+      rules: The rule of each leaf, in flattening order.
       center: The centre of one leaf as a function of its operands. The prox computes it
         anew wherever it needs it, instead of writing it to memory (see
-        ``docs/performance.md``, "Recomputed centres").
+        ``docs/performance.md``, "Computed twice, stored never").
       operands: One list for each argument of ``center``, with one array per leaf.
       step_size: :math:`t`, learning rate times strength, without a rule's multiplier.
 
@@ -33,19 +33,19 @@ def prox_each(
       One array per leaf: the centre itself where no regularizer acts.
     """
     rows = list(zip(*operands, strict=True))
-    out: list[Any] = [None] * len(bounds)
-    for bound in _each_once(bounds):
-        if bound.regularizer is None:
-            new = center(*bound.take(rows))
+    out: list[Any] = [None] * len(rules)
+    for rule in _each_once(rules):
+        if rule.regularizer is None:
+            new = center(*rule.take(rows))
         else:
-            t = step_size * bound.multiplier
-            new = bound.regularizer.prox_at(center, bound.take(rows), t)
-        bound.put(out, new)
+            t = step_size * rule.multiplier
+            new = rule.regularizer.prox_at(center, rule.take(rows), t)
+        rule.put(out, new)
     return out
 
 
 def metric_prox_each(
-    bounds: Sequence[LeafRule],
+    rules: Sequence[LeafRule],
     center: Callable[..., jax.Array],
     operands: Sequence[list[jax.Array]],
     metric: Callable[[jax.Array], jax.Array],
@@ -66,7 +66,7 @@ def metric_prox_each(
     squares are increased by a zero that is known only then.
 
     Args:
-      bounds: As in `prox_each`.
+      rules: As in `prox_each`.
       center: :math:`z` of one leaf, a function of its operands and, last, its metric.
       operands: As in `prox_each`.
       metric: The diagonal of :math:`D` of one leaf, positive, a function of its
@@ -80,28 +80,28 @@ def metric_prox_each(
       One array per leaf: the centre itself where no regularizer acts.
     """
     rows = list(zip(*operands, strict=True))
-    metrics: list[Any] = [None] * len(bounds)
+    metrics: list[Any] = [None] * len(rules)
     centers, out = list(metrics), list(metrics)
     zero = jnp.zeros((), jnp.int32)
-    for bound in _each_once(bounds):
-        for i in bound.leaves:
+    for rule in _each_once(rules):
+        for i in rule.leaves:
             metrics[i] = metric(squares[i] + zero.astype(squares[i].dtype))
             centers[i] = center(*rows[i], metrics[i])
-        new = bound.take(centers)
-        if bound.regularizer is not None:
-            new, n_steps = bound.regularizer.counted_metric_prox(
+        new = rule.take(centers)
+        if rule.regularizer is not None:
+            new, n_steps = rule.regularizer.counted_metric_prox(
                 new,
-                step_size * bound.multiplier,
-                bound.take(metrics),
-                start=bound.take(start),
+                step_size * rule.multiplier,
+                rule.take(metrics),
+                start=rule.take(start),
                 **options,
             )
             if n_steps is not None:  # a closed form takes none
                 zero = jnp.minimum(n_steps, 0)  # always 0, but XLA cannot know
-        bound.put(out, new)
+        rule.put(out, new)
     return out
 
 
-def _each_once(bounds: Sequence[LeafRule]) -> list[LeafRule]:
+def _each_once(rules: Sequence[LeafRule]) -> list[LeafRule]:
     """Return the rules in flattening order, that of a tie at its first leaf."""
-    return [bound for i, bound in enumerate(bounds) if i == min(bound.leaves)]
+    return [rule for i, rule in enumerate(rules) if i == min(rule.leaves)]

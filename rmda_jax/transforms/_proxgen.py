@@ -108,7 +108,7 @@ def proxgen(
 
 
 def _proxgen_update(
-    bounds: list[LeafRule],
+    rules: list[LeafRule],
     updates: optax.Updates,
     state: ProxAdamState,
     params: Params,
@@ -135,7 +135,7 @@ def _proxgen_update(
     # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t
     step_size = eta * now.strength
     new = metric_prox_each(
-        bounds, center, (w, mu), metric, nu_max, step_size, start=w, **options
+        rules, center, (w, mu), metric, nu_max, step_size, start=w, **options
     )
     change = jax.tree.map(jnp.subtract, new, w)
 

@@ -109,7 +109,7 @@ def proxsgd(
 
 
 def _proxsgd_update(
-    bounds: list[LeafRule],
+    rules: list[LeafRule],
     updates: optax.Updates,
     state: ProxSGDState,
     params: Params,
@@ -125,7 +125,7 @@ def _proxsgd_update(
     # eta is an operand of the centre, so that the prox can compute eta_t m_t anew.
     etas = [eta.astype(m.dtype) for m in mu]
     center = lambda w, m, eta: w - eta * m
-    new = prox_each(bounds, center, (w, mu, etas), eta * lam)
+    new = prox_each(rules, center, (w, mu, etas), eta * lam)
     change = jax.tree.map(jnp.subtract, new, w)
 
     return as_updates(params, change), ProxSGDState(

@@ -127,7 +127,7 @@ def proxsgd_adaptive(
 
 
 def _adaptive_update(
-    bounds: list[LeafRule],
+    rules: list[LeafRule],
     updates: optax.Updates,
     state: ProxSGDAdaptiveState,
     params: Params,
@@ -150,7 +150,7 @@ def _adaptive_update(
     metric = lambda r: jnp.sqrt(r / correction.astype(r.dtype)) + delta.astype(r.dtype)
     # What_t = prox_{lambda psi}(W_{t-1} - v_t / tau_t) in the metric tau_t
     center = lambda w, v, metric: w - v / metric
-    target = metric_prox_each(bounds, center, (w, mu), metric, nu, lam, start=w)
+    target = metric_prox_each(rules, center, (w, mu), metric, nu, lam, start=w)
     # W_t - W_{t-1} = epsilon_t (What_t - W_{t-1})
     change = jax.tree.map(lambda x, w: scale(step, x - w), target, w)
 

@@ -101,7 +101,7 @@ def proxssi(
 
 
 def _proxssi_update(
-    bounds: list[LeafRule],
+    rules: list[LeafRule],
     updates: optax.Updates,
     state: ProxAdamState,
     params: Params,
@@ -126,7 +126,7 @@ def _proxssi_update(
     # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t: the threshold has eta_t,
     # and not eta'_t
     new = metric_prox_each(
-        bounds, center, (w, mu), metric, nu, eta * now.strength, start=w
+        rules, center, (w, mu), metric, nu, eta * now.strength, start=w
     )
     change = jax.tree.map(jnp.subtract, new, w)
 

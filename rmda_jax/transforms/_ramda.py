@@ -174,7 +174,7 @@ def ramda(
 
 
 def _ramda_update(
-    bounds: list[LeafRule],
+    rules: list[LeafRule],
     updates: optax.Updates,
     state: RAMDAState,
     params: Params,
@@ -210,7 +210,7 @@ def _ramda_update(
     metric = lambda u: _metric(u, eps)
     # What_t = prox_{alpha_t lambda psi}(W_0 - V_t / P_t) in the metric P_t
     structured = metric_prox_each(
-        bounds,
+        rules,
         _center,
         (anchor, grad_sum),
         metric,

@@ -183,7 +183,7 @@ def rmda(
 
 
 def _rmda_update(
-    bounds: list[LeafRule],
+    rules: list[LeafRule],
     updates: optax.Updates,
     state: RMDAState,
     params: Params,
@@ -207,7 +207,7 @@ def _rmda_update(
     # W_0 = the params that the stage begins with
     anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
     # What_t = prox_{tau_t lambda psi}(W_0 - M_t)
-    structured = prox_each(bounds, jnp.subtract, (anchor, grad_sum), tau * lam)
+    structured = prox_each(rules, jnp.subtract, (anchor, grad_sum), tau * lam)
     # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
     # zeros of What_t, because w + (0 - w) is 0.
     change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
