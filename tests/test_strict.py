@@ -15,6 +15,7 @@ import pytest
 import rmda_jax as rj
 from rmda_jax.testing import check_regularizer
 from tests._table import ARGUMENTS, regularizer
+from tests._x64 import float64
 from tests.transforms._table import GROUPS, factories, gradients, rows, start, step_of
 
 
@@ -153,6 +154,8 @@ def test_stages_are_evaluated(ramp):
         for count in (3, jnp.int32(3)):
             _ = recipe["learning_rate"](count), recipe["averaging"](count)
         assert str(recipe)
+        with float64():
+            assert recipe["learning_rate"](jnp.int64(3)) > 0
 
 
 def test_maps_and_metrics_are_evaluated():

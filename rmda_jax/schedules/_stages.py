@@ -103,7 +103,9 @@ def stages(
     last_stage = int(boundaries[-1]) if milestones else 0
 
     def stage(count: ArrayLike) -> jax.Array:
-        return jnp.sum(jnp.asarray(count) >= jnp.asarray(boundaries, jnp.int32))
+        # A count may be of any width, also where promotion is strict.
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.sum(jnp.asarray(count) >= jnp.asarray(boundaries, jnp.int32))
 
     def rate_schedule(count: ArrayLike) -> jax.Array:
         return jnp.asarray(rates, float)[stage(count)]
