@@ -29,7 +29,6 @@ PATTERNS = (
     "shrink/test_trace.py",
     "specs/test_map.py",
     "specs/test_names.py",
-    "specs/test_rules.py",
     "test_house.py",
     "test_package.py",
     "transforms/test_*_trajectories.py",

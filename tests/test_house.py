@@ -23,11 +23,12 @@ ROOT = Path(rmda_jax.__file__).parent
 # A room may import itself and these; "" is the package's own __init__.py.
 _BELOW_SPECS = {"_types", "regularizers"}
 MAY_IMPORT = {
+    "_text": set(),
     "_types": set(),
     "_version": set(),
     "regularizers": {"_types"},
-    "schedules": {"_types"},
-    "specs": _BELOW_SPECS,
+    "schedules": {"_text", "_types"},
+    "specs": {*_BELOW_SPECS, "_text"},
     "transforms": {*_BELOW_SPECS, "specs", "schedules"},
     "metrics": {*_BELOW_SPECS, "specs", "transforms"},
     "shrink": {*_BELOW_SPECS, "specs", "metrics"},

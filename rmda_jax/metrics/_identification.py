@@ -171,4 +171,4 @@ def _certificates(opt_state: Any, regularizer: RegularizerSpec):
         v = jax.tree.map(
             lambda g, x: -g.astype(wide_dtype(x.dtype)), part.mean_gradient, x
         )
-        yield part.bound.regularizer, x, v, part.strength
+        yield part.rule.regularizer, x, v, part.strength

@@ -33,8 +33,8 @@ def sparsity(params: Params, regularizer: RegularizerSpec | None = None) -> jax.
     for name, leaf in zip(leaf_names(params), leaves, strict=True):
         _ = shape_dtype_of_leaf(name, leaf)
     if regularizer is not None:
-        bounds = resolve(regularizer, params)
-        leaves = [x for b, x in zip(bounds, leaves, strict=True) if b.regularizer]
+        rules = resolve(regularizer, params)
+        leaves = [x for b, x in zip(rules, leaves, strict=True) if b.regularizer]
     alive = [_count(x != 0) for x in leaves]
     return _dead_share(alive, sum(x.size for x in leaves), "entries")
 
@@ -80,8 +80,8 @@ def group_sparsity(
         )
     alive, total = [], 0
     leaves = jax.tree.leaves(params)
-    for bound in active(resolve(regularizer, params)):
-        several = [leaves[i] for i in bound.leaves]
+    for rule in active(resolve(regularizer, params)):
+        several = [leaves[i] for i in rule.leaves]
         if weighting == "kernel":
             for x in (x for x in several if x.ndim > 2):
                 kernels = jnp.any(x != 0, axis=tuple(range(x.ndim - 2)))
@@ -89,9 +89,9 @@ def group_sparsity(
                 total += kernels.size
             if all(x.ndim > 2 for x in several):
                 continue
-        units = bound.regularizer.support(bound.take(leaves))
+        units = rule.regularizer.support(rule.take(leaves))
         if weighting == "size":
-            sizes = bound.regularizer.unit_sizes(bound.take([x.shape for x in leaves]))
+            sizes = rule.regularizer.unit_sizes(rule.take([x.shape for x in leaves]))
             alive.append(_count(jnp.where(units, sizes, 0)))
             total += int(np.broadcast_to(sizes, units.shape).sum())
         else:

@@ -21,35 +21,17 @@ from rmda_jax._types import Arrays, Shape, Shapes
 from rmda_jax.regularizers._axes import as_axes, normalized_axes
 from rmda_jax.regularizers._geometries import Center, Geometry, Shrink
 from rmda_jax.regularizers._spelling import as_written, call
+from rmda_jax.regularizers.solvers._layout import GroupLayout
 from rmda_jax.regularizers.solvers._recomputed import recomputed
 
 
-class EuclideanGroups(Geometry):
+class EuclideanGroups(Geometry, GroupLayout):
     """What all groups share, in terms of how a layout sums, expands and flags them.
 
     A layout is `Groups` of one array or `TiedGroups` of several. It implements `total`,
-    `each`, `expand` and `any_nonzero`, which `GroupLayout` describes, and `sizes`. Its
-    numbers per group broadcast against those that these return.
+    `each`, `expand`, `any_nonzero`, `squeezed` and `sizes`. Its numbers per group
+    broadcast against those that these return.
     """
-
-    @abc.abstractmethod
-    def total(self, term: Callable[..., jax.Array], *operands: Arrays) -> jax.Array:
-        """Sum an elementwise term of the operands over every group."""
-
-    @abc.abstractmethod
-    def each(self, fn: Callable[..., Any], *operands: Any) -> Any:
-        """Call a function on the operands, leaf by leaf."""
-
-    @abc.abstractmethod
-    def expand(self, per_group: jax.Array, shapes: Any, outside: Any = 0.0) -> Arrays:
-        """Make one number per group broadcast against the leaves.
-
-        Positions that belong to no group get ``outside``.
-        """
-
-    @abc.abstractmethod
-    def any_nonzero(self, x: Arrays) -> jax.Array:
-        """Flag the groups that hold an entry other than 0."""
 
     @abc.abstractmethod
     def squeezed(self, per_group: jax.Array, shape: Shapes) -> jax.Array:

@@ -115,7 +115,6 @@ def smallest_margin(norms: jax.Array, level: jax.Array, zero: jax.Array) -> jax.
       level: The magnitude from which on a unit becomes nonzero.
       zero: Which units are zero.
     """
-    # At 0 the ratio is 0 as well, also where the level is.
-    # No slope and no norm: 0/0 is not to be computed, even for nothing.
+    # Where the norm is 0 the ratio is 0 as well, also if the level is: no 0/0.
     slack = 1 - norms / jnp.where(norms == 0, 1, level)
     return jnp.where(jnp.any(zero), jnp.min(slack, initial=jnp.inf), jnp.inf)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rmda_jax._text import table_lines
+
 _FOREVER = 10**9  # updates
 
 
@@ -30,7 +32,8 @@ class Stages(dict[str, Any]):
         starts = sorted({0, *self["restart_steps"]})
         ends = [*starts[1:], self.total_steps]
         epochs = () if self.steps_per_epoch == 1 else ("epochs",)
-        rows = [("stage", "updates", *epochs, "learning rate", "averaging")]
+        header = ("stage", "updates", *epochs, "learning rate", "averaging")
+        rows: list[tuple[str, ...]] = []
         for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
             last = _FOREVER if end is None else end - 1
             counts = (
@@ -44,7 +47,8 @@ class Stages(dict[str, Any]):
             rows.append(
                 (str(i + 1), *counts, rate, " to ".join(dict.fromkeys(averaging)))
             )
-        return f"{_aligned(rows)}\n{self.ending()}"
+        (first, *lines), rule = table_lines(header, rows)
+        return "\n".join([first, rule, *lines, self.ending()])
 
     def first_exact(self) -> int | None:
         """Return the first count of updates at which the averaging is 1, or None."""
@@ -82,14 +86,3 @@ class Stages(dict[str, Any]):
 
 def _span(start: int, last: int | None) -> str:
     return f"from {start:,}" if last is None else f"{start:,} to {last:,}"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [rows[0], tuple("-" * width for width in widths), *rows[1:]]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    )

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from rmda_jax.specs._names import is_variable
+
 
 def arrays_of(module: Any) -> list[Any]:
     """Return the arrays that a module holds, bare or in boxes."""
@@ -48,11 +50,8 @@ def children_of(node: Any) -> Iterable[tuple[str, Any]]:
 
 
 def array_of(x: Any) -> Any:
-    """Return an array, or that in a box; None if it is neither.
-
-    Asked is the type: the class of a box, which a module may hold, is none.
-    """
-    if hasattr(type(x), "__jax_array__"):
+    """Return an array, or that in a box; None if it is neither."""
+    if is_variable(x):
         if hasattr(type(x), "get_value"):
             x = x.get_value()
         else:

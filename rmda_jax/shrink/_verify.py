@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten_with_path
 from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
-from rmda_jax.specs._names import leaf_names
+from rmda_jax.specs._names import is_variable, leaf_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def verify(
 def _check_apart(params: Params, small: Params, plan: Plan | None) -> None:
     """Raise if the params are not those of before, but the small ones."""
     boxes = [
-        {id(x) for x in jax.tree.leaves(tree, is_leaf=_is_box) if _is_box(x)}
+        {id(x) for x in jax.tree.leaves(tree, is_leaf=is_variable) if is_variable(x)}
         for tree in (params, small)
     ]
     if boxes[0] and boxes[0] == boxes[1]:
@@ -149,10 +149,6 @@ _COPY = (
     "`slice_module` changes NNX modules in place, with every state that `nnx.split` "
     "returned of them: before it, take `params = jax.tree.map(jnp.copy, params)`."
 )
-
-
-def _is_box(x: Any) -> bool:
-    return hasattr(type(x), "__jax_array__")
 
 
 def _nan_last(x: float) -> float:

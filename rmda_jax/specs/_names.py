@@ -127,8 +127,11 @@ def is_placeholder(tree: Any) -> bool:
 
 
 def is_variable(node: Any) -> bool:
-    """Return whether a node of a tree is an NNX variable, which holds an array."""
-    return hasattr(node, "__jax_array__")
+    """Return whether this is an NNX variable, or another object that holds an array.
+
+    Asked is the type: the class of such objects is none itself.
+    """
+    return hasattr(type(node), "__jax_array__")
 
 
 def is_array_variable(node: Any) -> bool:

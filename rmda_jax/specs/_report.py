@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
+from rmda_jax._text import table_lines
 from rmda_jax._types import Params, Shape, shape_dtype_of_leaf
 from rmda_jax.specs._leaf_rules import LeafRule, active
 
@@ -86,11 +87,5 @@ def _share(zero: int, total: int) -> str:
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:
     header = ("leaf", "shape", "regularizer", "units", "unit size", "zero units")
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    line = tuple("-" * width for width in widths)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in (header, line, *rows[:-1], line, rows[-1])
-    )
+    (first, *lines, total), rule = table_lines(header, rows)
+    return "\n".join([first, rule, *lines, rule, total])

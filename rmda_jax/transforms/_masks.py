@@ -157,8 +157,8 @@ class Masks:
         shapes = [shape_dtype_of(leaf)[0] for leaf in jax.tree.leaves(params)]
         sparse = [
             i
-            for i, bound in enumerate(self._rules().resolve(params))
-            if bound.regularizer is not None
+            for i, rule in enumerate(self._rules().resolve(params))
+            if rule.regularizer is not None
             and math.prod(shapes[i]) > 0
             and (self.where is not None or len(shapes[i]) > 1)
         ]

@@ -64,7 +64,7 @@ def structured_params(
     parts, treedef = iterate_parts(opt_state, regularizer)
     leaves = [None] * treedef.num_leaves
     for part in parts:
-        part.bound.put(leaves, part.structured())
+        part.rule.put(leaves, part.structured())
     structured = treedef.unflatten(leaves)
     return structured if params is None else _fill_masked(structured, params)
 
@@ -88,7 +88,7 @@ def structured_support(opt_state: Any, regularizer: RegularizerSpec) -> Any:
     parts, treedef = iterate_parts(opt_state, regularizer)
     flags: list[Any] = [None] * treedef.num_leaves
     for part in parts:
-        flags[min(part.bound.leaves)] = part.support()
+        flags[min(part.rule.leaves)] = part.support()
     return treedef.unflatten(flags)
 
 
@@ -98,7 +98,7 @@ class IteratePart(NamedTuple):
     It is one leaf, or the tuple of leaves of a tie; so are centre, metric and gradient.
     """
 
-    bound: LeafRule
+    rule: LeafRule
     center: Any
     step_size: jax.Array
     metric: Any  # None: the plain prox
@@ -107,7 +107,7 @@ class IteratePart(NamedTuple):
 
     def structured(self) -> Any:
         """Return the structured iterate."""
-        acting = self.bound.regularizer
+        acting = self.rule.regularizer
         if acting is None:
             return self.center
         if self.metric is None:
@@ -116,7 +116,7 @@ class IteratePart(NamedTuple):
 
     def support(self) -> jax.Array | None:
         """Return which of its units are active; None if it is not regularized."""
-        acting = self.bound.regularizer
+        acting = self.rule.regularizer
         if acting is None:
             return None
         if self.metric is None:
@@ -135,20 +135,20 @@ def iterate_parts(
     merged = jax.tree.map(_the_one_held, *trees, is_leaf=_is_masked)
     leaves, treedef = jax.tree.flatten(merged)
     centers = [leaf.center for leaf in leaves]
-    bounds = resolve(regularizer, treedef.unflatten(centers))
+    rules = resolve(regularizer, treedef.unflatten(centers))
     parts = []
-    for i, bound in enumerate(bounds):
-        if i != min(bound.leaves):
+    for i, rule in enumerate(rules):
+        if i != min(rule.leaves):
             continue
         leaf, metrics = leaves[i], [leaf.metric for leaf in leaves]
         parts.append(
             IteratePart(
-                bound,
-                bound.take(centers),
-                leaf.step_size * bound.multiplier,
-                None if leaf.metric is None else bound.take(metrics),
-                leaf.strength * bound.multiplier,
-                bound.take([leaf.mean_gradient for leaf in leaves]),
+                rule,
+                rule.take(centers),
+                leaf.step_size * rule.multiplier,
+                None if leaf.metric is None else rule.take(metrics),
+                leaf.strength * rule.multiplier,
+                rule.take([leaf.mean_gradient for leaf in leaves]),
             )
         )
     return parts, treedef

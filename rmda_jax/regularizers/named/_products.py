@@ -114,8 +114,8 @@ def tied_group_lasso(
     r"""Group lasso of groups that span leaves, :math:`\sum_g w_g \|x_g\|_2`.
 
     For rules of a `RegularizerMap` that name several leaves: group :math:`g` has
-    position :math:`g` of one axis of each of them. `shrink.spec` writes such rules for
-    the hidden units of a model.
+    position :math:`g` of one axis of each of them. `shrink.group_rules` writes such
+    rules for the hidden units of a model.
 
     Args:
       group_axes: The axis of each leaf, in the order of the rule's patterns; every

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh
+from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh, unify
 from rmda_jax.shrink.interpret._interpreter import RULES, Interpreter, Path
 
 
@@ -72,6 +72,14 @@ class AxisInterpreter(Interpreter[AxisValue]):
     def eval_unsupported(self, eqn: Any, *operands: AxisValue) -> Sequence[AxisValue]:
         """Freeze everything."""
         return freeze_all(self, eqn, *operands)
+
+
+def unified_axes(values: Sequence[AxisValue]) -> list[Axis]:
+    """Unify arrays of one shape, axis by axis, and return the axes of all."""
+    axes = list(values[0].axes)
+    for value in values[1:]:
+        axes = [unify(a, b) for a, b in zip(axes, value.axes, strict=True)]
+    return axes
 
 
 def freeze_all(

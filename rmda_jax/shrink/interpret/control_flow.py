@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
-from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh, unify
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, unified_axes
+from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh
 from rmda_jax.shrink.interpret._interpreter import Interpreter, register
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
@@ -51,7 +51,10 @@ def cond_axes(
         for branch in eqn.params["branches"]
     )
     for other in others:
-        first = [AxisValue(_unified(x, y)) for x, y in zip(first, other, strict=True)]
+        first = [
+            AxisValue(tuple(unified_axes((x, y))))
+            for x, y in zip(first, other, strict=True)
+        ]
     return first
 
 
@@ -90,7 +93,9 @@ def scan_axes(
     # The carry may be uniform before the first iteration, as zeros are, and not after.
     carry = [AxisValue(tuple(map(_varying, x.axes))) for x in carry]
     out = interpreter.eval_closed_jaxpr(eqn.params["jaxpr"], [*consts, *carry, *slices])
-    carried = [AxisValue(_unified(x, y)) for x, y in zip(carry, out, strict=False)]
+    carried = [
+        AxisValue(tuple(unified_axes((x, y)))) for x, y in zip(carry, out, strict=False)
+    ]
     length = eqn.params["length"]
     stacked = [AxisValue((fresh(length, "scan"), *y.axes)) for y in out[n_carry:]]
     return carried + stacked
@@ -133,7 +138,9 @@ def while_axes(
     ]
     _ = interpreter.eval_closed_jaxpr(eqn.params["cond_jaxpr"], [*of_cond, *carry])
     out = interpreter.eval_closed_jaxpr(eqn.params["body_jaxpr"], [*of_body, *carry])
-    return [AxisValue(_unified(x, y)) for x, y in zip(carry, out, strict=True)]
+    return [
+        AxisValue(tuple(unified_axes((x, y)))) for x, y in zip(carry, out, strict=True)
+    ]
 
 
 def while_values(
@@ -153,10 +160,6 @@ def while_values(
 
 
 register("while", axes=while_axes, values=while_values)
-
-
-def _unified(x: AxisValue, y: AxisValue) -> tuple[Axis, ...]:
-    return tuple(unify(a, b) for a, b in zip(x.axes, y.axes, strict=True))
 
 
 def _varying(axis: Axis) -> Axis:

@@ -5,8 +5,13 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
-from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length, unify
+from rmda_jax.shrink.interpret._axes import (
+    AxisInterpreter,
+    AxisValue,
+    freeze_all,
+    unified_axes,
+)
+from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
@@ -75,9 +80,7 @@ def sort_axes(
     interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
 ) -> list[AxisValue]:
     """Freeze the sorted axis; unify all axes, for the operands are permuted alike."""
-    axes = list(operands[0].axes)
-    for operand in operands[1:]:
-        axes = [unify(a, b) for a, b in zip(axes, operand.axes, strict=True)]
+    axes = unified_axes(operands)
     # The order depends on the inputs: a position along the axis is no unit.
     freeze(axes[eqn.params["dimension"]], "sort")
     for x in operands:

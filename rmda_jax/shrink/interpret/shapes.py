@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, unified_axes
 from rmda_jax.shrink.interpret._index_sets import (
     concatenated,
     freeze,
@@ -219,9 +219,7 @@ def stack_axes(
 ) -> list[AxisValue]:
     """Unify all axes, and add a frozen one along which the operands are stacked."""
     del interpreter
-    axes = list(operands[0].axes)
-    for operand in operands[1:]:
-        axes = [unify(a, b) for a, b in zip(axes, operand.axes, strict=True)]
+    axes = unified_axes(operands)
     axes.insert(eqn.params["axis"], fresh(len(operands), "stack"))
     return [AxisValue(tuple(axes))]
 
