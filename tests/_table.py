@@ -220,7 +220,13 @@ TABLE: dict[str, Row] = {
     "on_groups": row(
         given_radial,
         on(DENSE, (3, 4), regularizer=rj.elastic_net(), group_axes=-1),
-        on(DENSE, (3, 4), regularizer=rj.laplace(1.0), group_axes=-1, step_size=0.3),
+        on(
+            DENSE,
+            (3, 4),
+            regularizer=rj.regularizers.laplace(1.0),
+            group_axes=-1,
+            step_size=0.3,
+        ),
         on(DENSE, (3, 4), regularizer=rj.mcp(), group_axes=(0, 1), block=(2, 3)),
     ),
     # --- groups that span leaves -----------------------------------------------------
@@ -229,10 +235,10 @@ TABLE: dict[str, Row] = {
         None,
         on(LEAVES, regularizer=rj.mcp(), **TIE),
         on(LEAVES, regularizer=rj.mcp(lam=0.5, gamma=0.7), **TIE),
-        on(LEAVES, regularizer=rj.scad(), **TIE),
-        on(LEAVES, regularizer=rj.l0(), **TIE, weighted=False),
-        on(LEAVES, regularizer=rj.lq(0.5), **TIE),
-        on(LEAVES, regularizer=rj.log_sum(), **TIE, step_size=0.1),
+        on(LEAVES, regularizer=rj.regularizers.scad(), **TIE),
+        on(LEAVES, regularizer=rj.regularizers.l0(), **TIE, weighted=False),
+        on(LEAVES, regularizer=rj.regularizers.lq(0.5), **TIE),
+        on(LEAVES, regularizer=rj.regularizers.log_sum(), **TIE, step_size=0.1),
         on(((3, 2), (4, 3)), regularizer=rj.elastic_net(), group_axes=(0, 1)),
     ),
     # --- singular values -------------------------------------------------------------
@@ -322,7 +328,7 @@ ORACLES = {name: found.oracle for name, found in TABLE.items() if found.oracle}
 
 
 def make(name: str, arguments: dict[str, Any]) -> rj.Regularizer:
-    return getattr(rj, name)(**arguments)
+    return getattr(rj.regularizers, name)(**arguments)
 
 
 # Arguments to call each factory with, of those that act on one array.
@@ -345,7 +351,7 @@ def public_factories() -> set[str]:
     """Names of the public functions that are annotated to return a Regularizer."""
     return {
         name
-        for name in dir(rj)
-        if getattr(getattr(rj, name), "__annotations__", {}).get("return")
+        for name in dir(rj.regularizers)
+        if getattr(getattr(rj.regularizers, name), "__annotations__", {}).get("return")
         is rj.Regularizer
     }

@@ -80,8 +80,8 @@ def pytest_collection_modifyitems(items, config):
 # 4.7 GB of a worker, and more memory maps than the 65,530 that Linux grants a process.
 _MAPS, _STATM = Path("/proc/self/maps"), Path("/proc/self/statm")
 _MANY_MAPS = 20_000
-_MUCH_MEMORY = 5 * 2**28  # 1.25 GiB
-_SOME_MEMORY = 2**29
+_MUCH_MEMORY = 13 * 2**27  # 1.625 GiB
+_SOME_MEMORY = 2**28
 _limit = _MUCH_MEMORY
 
 

@@ -152,7 +152,9 @@ FUNCTIONS = {
         lambda: jnp.ones((2, 4)),
     ),
     "on_tied_groups": (
-        lambda a, b: rj.on_tied_groups(rj.mcp(), (0, 1)).metric_prox((a, b), 0.5, 2.0),
+        lambda a, b: rj.regularizers.on_tied_groups(rj.mcp(), (0, 1)).metric_prox(
+            (a, b), 0.5, 2.0
+        ),
         lambda: jnp.ones((4, 3)),
         lambda: jnp.ones((2, 4)),
     ),

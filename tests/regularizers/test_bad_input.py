@@ -16,7 +16,7 @@ X = np.ones((3, 4), np.float32)
 def call(factory, *args, **kwargs):
     """A call and how it reads in a test id."""
     words = [*map(str, args), *(f"{k}={v}" for k, v in kwargs.items())]
-    build = functools.partial(getattr(rj, factory), *args, **kwargs)
+    build = functools.partial(getattr(rj.regularizers, factory), *args, **kwargs)
     return pytest.param(build, id=f"{factory}({', '.join(words)})")
 
 
@@ -48,7 +48,11 @@ def table(*rows):
         (call("box", 1.0, 0.5), ValueError, "`upper` must be at least 1.0, got 0.5"),
         (call("box", np.nan, 0.5), ValueError, "`upper` must be at least nan"),
         (call("boxed", rj.l1(), 1, 0.5), ValueError, "`upper` must be at least 1"),
-        (call("boxed", rj.l0(), -1.0, 1.0), ValueError, "`inner` must be convex"),
+        (
+            call("boxed", rj.regularizers.l0(), -1.0, 1.0),
+            ValueError,
+            "`inner` must be convex",
+        ),
         (
             call("boxed", rj.group_lasso(), -1.0, 1.0),
             ValueError,
@@ -206,7 +210,7 @@ def test_metric_may_broadcast_to_the_array(metric):
 
 def test_margin_of_a_structure_without_zero_units_is_refused():
     with pytest.raises(NotImplementedError, match="has no nondegeneracy margin"):
-        rj.l1_ball().margin(X, X, 1.0)
+        rj.regularizers.l1_ball().margin(X, X, 1.0)
 
 
 def test_factories_take_integers_of_any_kind_and_lists():

@@ -54,7 +54,7 @@ def test_prox_is_a_global_minimiser_where_convexity_ends(
 def test_lq_solves_its_equation_right_above_the_jump(q, x64):
     steps = 10.0 ** np.arange(-4, 5)
     jump = (2 - q) / (2 * (1 - q)) * (2 * steps * (1 - q)) ** (1 / (2 - q))
-    each = jax.jit(jax.vmap(rj.lq(q).prox))
+    each = jax.jit(jax.vmap(rj.regularizers.lq(q).prox))
     assert not np.asarray(each(jump * (1 - 1e-12), steps)).any()
     for above in (1e-12, 1e-9, 1e-6, 1e-3, 0.1, 10.0):
         x = jump * (1 + above)
@@ -64,11 +64,13 @@ def test_lq_solves_its_equation_right_above_the_jump(q, x64):
 
 
 def test_ties_fall_to_zero_and_to_the_first():
-    assert rj.l0().prox(np.float32(1), 0.5) == 0
+    assert rj.regularizers.l0().prox(np.float32(1), 0.5) == 0
     x = jnp.array([[2.0, -2.0, 2.0, 1.0]])
     np.testing.assert_array_equal(rj.top_k(2).prox(x, 1.0), [[2, -2, 0, 0]])
     np.testing.assert_array_equal(rj.n_m(1, 2).prox(x, 1.0), [[2, 0, 2, 0]])
-    halfway = rj.uniform_levels(2, 0.0, 3.0).prox(jnp.array([0.5, 1.5, 2.5]), 1.0)
+    halfway = rj.regularizers.uniform_levels(2, 0.0, 3.0).prox(
+        jnp.array([0.5, 1.5, 2.5]), 1.0
+    )
     np.testing.assert_array_equal(halfway, [1, 2, 3])
 
 
@@ -76,7 +78,9 @@ def test_ties_fall_to_zero_and_to_the_first():
 
 
 @pytest.mark.parametrize(
-    "r", [rj.l1_ball(), rj.group_linf((), weighted=False)], ids=str
+    "r",
+    [rj.regularizers.l1_ball(), rj.regularizers.group_linf((), weighted=False)],
+    ids=str,
 )
 def test_rounding_at_the_radius_makes_no_zero_nonzero(r):
     # The water level is 1e-10 or so, below what sums of order 1 resolve in float32.
@@ -93,7 +97,9 @@ def test_rounding_at_the_radius_makes_no_zero_nonzero(r):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize(
-    "levels", [rj.binary(0.7), rj.ternary(0.7), rj.uniform_levels(4)], ids=str
+    "levels",
+    [rj.regularizers.binary(0.7), rj.ternary(0.7), rj.regularizers.uniform_levels(4)],
+    ids=str,
 )
 def test_snap_restores_the_very_bits_of_levels(levels, dtype):
     x, before = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 500)), dtype)
@@ -108,7 +114,7 @@ def test_snap_restores_the_very_bits_of_levels(levels, dtype):
 @pytest.mark.parametrize("soft", [False, True])
 def test_levels_are_not_everywhere_where_half_precision_is_coarse(soft):
     # Eight bits on [-1, 1] are 0.008 apart, a bfloat16 near 1 is 0.004 to 0.008 long.
-    levels = rj.uniform_levels(8, soft=soft)
+    levels = rj.regularizers.uniform_levels(8, soft=soft)
     midpoints = (np.linspace(-1, 1, 256)[96:160] + 1 / 255).astype(jnp.bfloat16)
     assert not levels.support(midpoints).any()
 
@@ -116,14 +122,14 @@ def test_levels_are_not_everywhere_where_half_precision_is_coarse(soft):
 def test_soft_levels_move_small_entries_by_the_step_itself():
     # Far from the level, going there and back would lose the entry to rounding.
     x = np.float32(1e-6)
-    y = rj.binary(soft=True).prox(x, 1e-7)
+    y = rj.regularizers.binary(soft=True).prox(x, 1e-7)
     np.testing.assert_allclose(y, 1.1e-6, rtol=1e-6)
 
 
 def test_total_variation_of_a_huge_step_is_the_mean_and_constant():
     x = np.linspace(0.1, 0.2, 9, dtype=np.float32)
     for step_size in (1.0, 1e5, 1e30):
-        y = np.asarray(prox(rj.total_variation(), x, step_size))
+        y = np.asarray(prox(rj.regularizers.total_variation(), x, step_size))
         assert (y == y[0]).all()
         np.testing.assert_allclose(y, 0.15, rtol=1e-6)
 
@@ -131,14 +137,14 @@ def test_total_variation_of_a_huge_step_is_the_mean_and_constant():
 def test_total_variation_poisons_the_row_and_no_other():
     x = np.ones((3, 5), np.float32)
     x[1, 2] = np.nan
-    y = np.asarray(prox(rj.total_variation(), x, 0.3))
+    y = np.asarray(prox(rj.regularizers.total_variation(), x, 0.3))
     assert np.isnan(y[1]).all()
     np.testing.assert_array_equal(y[[0, 2]], 1)
 
 
 def test_l2_ball_lets_no_poisoned_group_through():
     x = np.array([[np.nan, 5.0], [3.0, 4.0]], np.float32)
-    y = np.asarray(rj.l2_ball(1.0, group_axes=0).prox(x, 0.3))
+    y = np.asarray(rj.regularizers.l2_ball(1.0, group_axes=0).prox(x, 0.3))
     assert np.isnan(y[0]).all()
     np.testing.assert_allclose(y[1], [0.6, 0.8], rtol=1e-6)
 

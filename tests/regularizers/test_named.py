@@ -17,16 +17,28 @@ TRIES = [
 AXES = {"axis", "group_axes", "matrix_axes"}
 
 
-def test_every_public_factory_is_in_the_table_and_at_home():
+AT_THE_TOP = {
+    *("l1", "elastic_net", "mcp", "group_lasso", "group_mcp", "sparse_group_lasso"),
+    *("tied_group_lasso", "nuclear_norm", "top_k", "n_m", "ternary", "box"),
+}
+
+
+def test_every_public_factory_is_in_the_table():
     assert public_factories() == set(TABLE)
+
+
+def test_a_dozen_are_at_the_top_as_well_and_the_others_are_still_found_there():
+    assert set(TABLE) & set(dir(rj)) == AT_THE_TOP
     for name in TABLE:
         assert getattr(rj, name) is getattr(rj.regularizers, name)
+    with pytest.raises(AttributeError, match="no attribute 'named'"):
+        _ = rj.named
 
 
 @pytest.mark.parametrize(("name", "arguments"), TRIES)
 def test_text_is_the_call_that_makes_it(name, arguments):
     made = make(name, arguments)
-    assert eval(str(made), dict(vars(rj))) == made
+    assert eval(str(made), dict(vars(rj.regularizers))) == made
     assert repr(made) == str(made)
     assert pickle.loads(pickle.dumps(made)) == made
 
@@ -43,16 +55,16 @@ def test_text_is_the_call_that_makes_it(name, arguments):
             "group_lasso(group_axes=(0, 1), block=(2, 2))",
         ),
         (rj.group_mcp(0, gamma=2.0), "group_mcp(group_axes=0, gamma=2.0)"),
-        (rj.on_groups(rj.mcp(), 0), "group_mcp(group_axes=0)"),
+        (rj.regularizers.on_groups(rj.mcp(), 0), "group_mcp(group_axes=0)"),
         (
-            rj.on_groups(rj.mcp(), 0, block=2),
+            rj.regularizers.on_groups(rj.mcp(), 0, block=2),
             "on_groups(mcp(), group_axes=0, block=2)",
         ),
         (rj.tied_group_lasso((0, 1)), "tied_group_lasso(group_axes=(0, 1))"),
-        (rj.on_singular_values(rj.l1()), "nuclear_norm()"),
-        (rj.boxed(rj.l1(), 0, np.inf), "boxed(l1(), 0.0, float('inf'))"),
+        (rj.regularizers.on_singular_values(rj.l1()), "nuclear_norm()"),
+        (rj.regularizers.boxed(rj.l1(), 0, np.inf), "boxed(l1(), 0.0, float('inf'))"),
         (rj.top_k(3, -1), "top_k(3, group_axes=-1)"),
-        (rj.total_variation(0), "total_variation(axis=0)"),
+        (rj.regularizers.total_variation(0), "total_variation(axis=0)"),
     ],
     ids=str,
 )
@@ -63,7 +75,9 @@ def test_text_leaves_defaults_out(made, text):
 @pytest.mark.parametrize("name", TABLE)
 def test_axes_are_the_last_argument_by_position(name):
     # What comes before defines a set, or is the penalty that is put there.
-    parameters = list(inspect.signature(getattr(rj, name)).parameters.values())
+    parameters = list(
+        inspect.signature(getattr(rj.regularizers, name)).parameters.values()
+    )
     places = [i for i, p in enumerate(parameters) if p.name in AXES]
     if not places:
         return
@@ -80,15 +94,30 @@ def test_axes_are_the_last_argument_by_position(name):
 @pytest.mark.parametrize(
     ("product", "named"),
     [
-        (rj.on_groups(rj.l1(), -1, block=4), rj.group_lasso(-1, block=4)),
-        (rj.on_groups(rj.mcp(gamma=2), 0), rj.group_mcp(0, gamma=2)),
-        (rj.on_groups(rj.scad(), 0), rj.group_scad(0)),
-        (rj.on_groups(rj.l0(), 0, weighted=False), rj.group_l0(0, weighted=False)),
-        (rj.on_groups(rj.lq(0.3), 0), rj.group_lq(0, q=0.3)),
-        (rj.on_groups(rj.log_sum(), (0, 1)), rj.group_log_sum((0, 1))),
-        (rj.on_singular_values(rj.l1()), rj.nuclear_norm()),
-        (rj.on_singular_values(rj.mcp(), (0, 1)), rj.spectral_mcp((0, 1))),
-        (rj.on_tied_groups(rj.l1(), (0, 1)), rj.tied_group_lasso((0, 1))),
+        (rj.regularizers.on_groups(rj.l1(), -1, block=4), rj.group_lasso(-1, block=4)),
+        (rj.regularizers.on_groups(rj.mcp(gamma=2), 0), rj.group_mcp(0, gamma=2)),
+        (
+            rj.regularizers.on_groups(rj.regularizers.scad(), 0),
+            rj.regularizers.group_scad(0),
+        ),
+        (
+            rj.regularizers.on_groups(rj.regularizers.l0(), 0, weighted=False),
+            rj.regularizers.group_l0(0, weighted=False),
+        ),
+        (
+            rj.regularizers.on_groups(rj.regularizers.lq(0.3), 0),
+            rj.regularizers.group_lq(0, q=0.3),
+        ),
+        (
+            rj.regularizers.on_groups(rj.regularizers.log_sum(), (0, 1)),
+            rj.regularizers.group_log_sum((0, 1)),
+        ),
+        (rj.regularizers.on_singular_values(rj.l1()), rj.nuclear_norm()),
+        (
+            rj.regularizers.on_singular_values(rj.mcp(), (0, 1)),
+            rj.regularizers.spectral_mcp((0, 1)),
+        ),
+        (rj.regularizers.on_tied_groups(rj.l1(), (0, 1)), rj.tied_group_lasso((0, 1))),
     ],
     ids=str,
 )
@@ -98,14 +127,21 @@ def test_products_are_what_is_named(product, named):
 
 
 @pytest.mark.parametrize(
-    "wrong", [rj.group_lasso(), rj.box(0, 1), rj.binary(), rj.sparse_group_lasso(), 1]
+    "wrong",
+    [
+        rj.group_lasso(),
+        rj.box(0, 1),
+        rj.regularizers.binary(),
+        rj.sparse_group_lasso(),
+        1,
+    ],
 )
 @pytest.mark.parametrize(
     "put",
     [
-        lambda r: rj.on_groups(r, 0),
-        lambda r: rj.on_singular_values(r),
-        lambda r: rj.on_tied_groups(r, (0, 1)),
+        lambda r: rj.regularizers.on_groups(r, 0),
+        lambda r: rj.regularizers.on_singular_values(r),
+        lambda r: rj.regularizers.on_tied_groups(r, (0, 1)),
     ],
 )
 def test_products_take_penalties_of_entries_only(wrong, put):

@@ -19,10 +19,10 @@ PENALTIES = [
     rj.elastic_net(0.7),
     rj.mcp(),
     rj.mcp(lam=0.5, gamma=0.7),
-    rj.scad(),
-    rj.l0(),
-    rj.lq(0.5),
-    rj.log_sum(1.0),
+    rj.regularizers.scad(),
+    rj.regularizers.l0(),
+    rj.regularizers.lq(0.5),
+    rj.regularizers.log_sum(1.0),
 ]
 # Some groups vanish and others stay, at one of these at least.
 STEPS = (0.0, *np.geomspace(0.3, 120.0, 40), 1000.0)
@@ -55,8 +55,8 @@ def side_by_side(several):
 def pair(penalty, weighted=True, n_leaves=3):
     """Return the penalty tied, and on the rows of one array."""
     axes, groups = TIE["group_axes"][:n_leaves], TIE["groups"][:n_leaves]
-    tied = rj.on_tied_groups(penalty, axes, groups, weighted=weighted)
-    return tied, rj.on_groups(penalty, 0, weighted=weighted)
+    tied = rj.regularizers.on_tied_groups(penalty, axes, groups, weighted=weighted)
+    return tied, rj.regularizers.on_groups(penalty, 0, weighted=weighted)
 
 
 def assert_same(found, expected, free, rtol=1e-12):
@@ -98,7 +98,10 @@ def test_certificates_are_those_of_one_array(penalty):
     tied, alone = pair(penalty)
     v = leaves(1)
     v_rows, v_free = side_by_side(v)
-    for x in (leaves(), rj.on_tied_groups(rj.l1(), **TIE).prox(leaves(), 1.0)):
+    for x in (
+        leaves(),
+        rj.regularizers.on_tied_groups(rj.l1(), **TIE).prox(leaves(), 1.0),
+    ):
         rows, _ = side_by_side(x)
         for strength in (0.1, 1.0):
             distance = alone.subgradient_distance(rows, v_rows, strength)
@@ -152,7 +155,9 @@ def test_iterated_metric_prox_is_that_of_one_array(penalty):
     assert_same(found.x, expected.x, free, 1e-7)
 
 
-@pytest.mark.parametrize("penalty", [rj.mcp(), rj.scad(), rj.lq(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "penalty", [rj.mcp(), rj.regularizers.scad(), rj.regularizers.lq(0.5)], ids=str
+)
 @pytest.mark.parametrize(
     "make",
     [
@@ -183,7 +188,7 @@ def test_transformations_train_tied_penalties(penalty, make):
 def test_leaves_keep_their_dtypes_and_zeros_are_exact():
     a, b, c = (x.astype(jnp.float32) for x in leaves())
     b = b.astype(jnp.bfloat16)
-    tied = rj.on_tied_groups(rj.mcp(), **TIE)
+    tied = rj.regularizers.on_tied_groups(rj.mcp(), **TIE)
     found = tied.prox((a, b, c), 1.0)
     assert [x.dtype for x in found] == [a.dtype, b.dtype, c.dtype]
     alive = tied.support(found)

@@ -19,8 +19,13 @@ N_CASES = 3000 if "RMDA_LONG" in os.environ else 8
 
 # Few shapes, for every other compiles its own operations. All proxes are continuous:
 # rounding cannot move a result by more than itself.
-ENTRIES = [None, rj.l1(), rj.elastic_net(), rj.boxed(rj.l1(), -0.5, 0.5)]
-VECTORS = [*ENTRIES, rj.group_lasso(-1), rj.group_lasso(()), rj.group_linf(-1)]
+ENTRIES = [None, rj.l1(), rj.elastic_net(), rj.regularizers.boxed(rj.l1(), -0.5, 0.5)]
+VECTORS = [
+    *ENTRIES,
+    rj.group_lasso(-1),
+    rj.group_lasso(()),
+    rj.regularizers.group_linf(-1),
+]
 MATRICES = [*VECTORS, rj.group_lasso(-2), rj.sparse_group_lasso(-2), rj.nuclear_norm()]
 REGULARIZERS = {(): ENTRIES, (3,): VECTORS, (2, 3): MATRICES, (2, 1, 3): MATRICES}
 TIE = rj.tied_group_lasso((-1, -1))

@@ -42,11 +42,15 @@ def test_patterns_do_not_match_parts_of_a_segment():
 
 def test_first_match_wins_and_carries_its_multiplier():
     spec = rj.RegularizerMap(
-        [("head/*", None), ("conv/k*", rj.l1(), 0.5), ("*", rj.squared_l2())]
+        [
+            ("head/*", None),
+            ("conv/k*", rj.l1(), 0.5),
+            ("*", rj.regularizers.squared_l2()),
+        ]
     )
     assert bound(spec) == {
         "conv/kernel": (rj.l1(), 0.5),
-        "conv/bias": (rj.squared_l2(), 1.0),
+        "conv/bias": (rj.regularizers.squared_l2(), 1.0),
     }
 
 
@@ -114,7 +118,7 @@ def test_map_is_hashable_picklable_and_a_static_argument():
 
 
 def test_snap_restores_levels_and_leaves_zeros_alone():
-    spec = rj.RegularizerMap([("q", rj.binary()), ("s", rj.l1())])
+    spec = rj.RegularizerMap([("q", rj.regularizers.binary()), ("s", rj.l1())])
     q = jnp.float32(0.3) + (jnp.asarray([1.0, -1.0]) - jnp.float32(0.3))
     params = {"q": q * (1 + 2.0**-23), "s": jnp.asarray([0.0, 0.5])}
     out = spec.snap(params)

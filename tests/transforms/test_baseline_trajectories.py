@@ -245,7 +245,7 @@ def test_proxsgd_adaptive_reproduces_the_original(name, x64):
 
     tx = rj.proxsgd_adaptive(
         decaying("epsilon"),
-        rj.l1() if bounds is None else rj.boxed(rj.l1(), *bounds),
+        rj.l1() if bounds is None else rj.regularizers.boxed(rj.l1(), *bounds),
         hyper["mu"] or 0.0,
         averaging=decaying("rho"),
         b2=hyper["beta"],

@@ -19,7 +19,7 @@ def total_variation(axis: int = -1) -> Regularizer:
       ValueError: at use, an axis that does not exist.
 
     Examples:
-      >>> rj.total_variation().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 1.0)
+      >>> rj.regularizers.total_variation().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 1.0)
       Array([0.5, 0.5, 2.5, 2.5], dtype=float32)
 
     References:
@@ -43,7 +43,7 @@ def fused_lasso(axis: int = -1, *, l1_ratio: float = 0.5) -> Regularizer:
       ValueError: ``l1_ratio`` outside [0, 1]; at use, an axis that does not exist.
 
     Examples:
-      >>> rj.fused_lasso().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 2.0)
+      >>> rj.regularizers.fused_lasso().prox(jnp.array([0.0, 0.0, 3.0, 3.0]), 2.0)
       Array([0. , 0. , 1.5, 1.5], dtype=float32)
 
     References:

@@ -38,7 +38,7 @@ def squared_l2() -> Regularizer:
       A convex, separable regularizer for arrays of any shape; it makes nothing zero.
 
     Examples:
-      >>> rj.squared_l2().prox(jnp.array([3.0]), 2.0)
+      >>> rj.regularizers.squared_l2().prox(jnp.array([3.0]), 2.0)
       Array([1.], dtype=float32)
     """
     return MagnitudePenalty(Elastic(0.0), Entries())
@@ -118,7 +118,7 @@ def scad(lam: float = 1.0, a: float = 3.7) -> Regularizer:
       ValueError: ``lam`` not positive or ``a`` not above 2.
 
     Examples:
-      >>> rj.scad().prox(jnp.array([0.5, 1.5, 5.0]), 1.0)
+      >>> rj.regularizers.scad().prox(jnp.array([0.5, 1.5, 5.0]), 1.0)
       Array([0. , 0.5, 5. ], dtype=float32)
 
     References:
@@ -136,7 +136,7 @@ def l0() -> Regularizer:
       itself, a tie, the result is 0.
 
     Examples:
-      >>> rj.l0().prox(jnp.array([0.9, 1.1]), 0.5)
+      >>> rj.regularizers.l0().prox(jnp.array([0.9, 1.1]), 0.5)
       Array([0. , 1.1], dtype=float32)
     """
     return MagnitudePenalty(L0(), Entries())
@@ -156,7 +156,7 @@ def lq(q: float = 0.5) -> Regularizer:
       ValueError: ``q`` outside (0, 1).
 
     Examples:
-      >>> rj.lq(0.5).prox(jnp.array([1.4, 4.0]), 1.0).round(3)
+      >>> rj.regularizers.lq(0.5).prox(jnp.array([1.4, 4.0]), 1.0).round(3)
       Array([0.   , 3.742], dtype=float32)
 
     References:
@@ -183,7 +183,7 @@ def log_sum(eps: float = 0.1) -> Regularizer:
       ValueError: ``eps`` not positive.
 
     Examples:
-      >>> rj.log_sum(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(3)
+      >>> rj.regularizers.log_sum(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(3)
       Array([0.   , 2.732], dtype=float32)
 
     References:
@@ -210,7 +210,7 @@ def laplace(eps: float = 0.1) -> Regularizer:
       ValueError: ``eps`` not positive.
 
     Examples:
-      >>> rj.laplace(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(1)
+      >>> rj.regularizers.laplace(1.0).prox(jnp.array([0.9, 3.0]), 1.0).round(1)
       Array([0. , 2.9], dtype=float32)
 
     References:
@@ -237,7 +237,8 @@ def boxed(inner: Regularizer, lower: float, upper: float) -> Regularizer:
       ValueError: ``inner`` is not convex and separable, or the box is empty.
 
     Examples:
-      >>> rj.boxed(rj.elastic_net(0.5), 0.0, 1.0).prox(jnp.array([4.0, 1.5]), 1.0)
+      >>> inside = rj.regularizers.boxed(rj.elastic_net(0.5), 0.0, 1.0)
+      >>> inside.prox(jnp.array([4.0, 1.5]), 1.0)
       Array([1.       , 0.6666667], dtype=float32)
     """
     return Boxed(inner, Box(float(lower), float(upper)))

@@ -96,7 +96,7 @@ def group_linf(group_axes: GroupAxes = -2, *, weighted: bool = True) -> Regulari
 
     Examples:
       >>> x = jnp.array([[3.0, 1.0], [0.3, -0.4]])
-      >>> rj.group_linf(0, weighted=False).prox(x, 1.0)
+      >>> rj.regularizers.group_linf(0, weighted=False).prox(x, 1.0)
       Array([[2., 1.],
              [0., 0.]], dtype=float32)
 

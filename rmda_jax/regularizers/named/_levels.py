@@ -22,7 +22,7 @@ def binary(scale: float = 1.0, *, soft: bool = False) -> Regularizer:
       ValueError: ``scale`` is not positive and finite.
 
     Examples:
-      >>> rj.binary().prox(jnp.array([0.2, -3.0]), 1.0)
+      >>> rj.regularizers.binary().prox(jnp.array([0.2, -3.0]), 1.0)
       Array([ 1., -1.], dtype=float32)
 
     References:
@@ -78,7 +78,8 @@ def uniform_levels(
       ValueError: ``bits`` out of range, ``upper`` not above ``lower`` or infinite.
 
     Examples:
-      >>> rj.uniform_levels(2, 0.0, 3.0).prox(jnp.array([0.4, 2.6, 9.0]), 1.0)
+      >>> levels = rj.regularizers.uniform_levels(2, 0.0, 3.0)
+      >>> levels.prox(jnp.array([0.4, 2.6, 9.0]), 1.0)
       Array([0., 3., 3.], dtype=float32)
     """
     if not (isinstance(bits, int) and 1 <= bits <= 16):

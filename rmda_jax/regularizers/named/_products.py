@@ -36,7 +36,8 @@ def on_groups(
 
     Examples:
       >>> x = jnp.array([[3.0, 4.0], [0.3, 0.4]])
-      >>> rj.on_groups(rj.log_sum(1.0), 0, weighted=False).prox(x, 1.0).round(1)
+      >>> log_sum = rj.regularizers.log_sum(1.0)
+      >>> rj.regularizers.on_groups(log_sum, 0, weighted=False).prox(x, 1.0).round(1)
       Array([[2.9, 3.9],
              [0. , 0. ]], dtype=float32)
     """
@@ -70,7 +71,7 @@ def on_tied_groups(
 
     Examples:
       >>> leaves = jnp.array([[3.0, 0.1]]), jnp.array([[4.0], [0.2]])
-      >>> tied = rj.on_tied_groups(rj.mcp(), (-1, -2), weighted=False)
+      >>> tied = rj.regularizers.on_tied_groups(rj.mcp(), (-1, -2), weighted=False)
       >>> [x.tolist() for x in tied.prox(leaves, 1.0)]
       [[[3.0, 0.0]], [[4.0], [0.0]]]
     """
@@ -97,7 +98,7 @@ def on_singular_values(
       ValueError: there are not two axes; at use, one that does not exist.
 
     Examples:
-      >>> rank = rj.on_singular_values(rj.l0())
+      >>> rank = rj.regularizers.on_singular_values(rj.regularizers.l0())
       >>> rank.prox(jnp.diag(jnp.array([3.0, 1.0])), 1.0).round(1)
       Array([[3., 0.],
              [0., 0.]], dtype=float32)

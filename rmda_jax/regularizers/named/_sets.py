@@ -47,7 +47,7 @@ def l1_ball(radius: float = 1.0, group_axes: int | tuple[int, ...] = ()) -> Regu
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> rj.l1_ball(1.0).prox(jnp.array([2.0, -1.0]), 0.1)
+      >>> rj.regularizers.l1_ball(1.0).prox(jnp.array([2.0, -1.0]), 0.1)
       Array([1., 0.], dtype=float32)
 
     References:
@@ -71,7 +71,7 @@ def l2_ball(radius: float = 1.0, group_axes: int | tuple[int, ...] = ()) -> Regu
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> rj.l2_ball(1.0).prox(jnp.array([3.0, -4.0]), 0.1)
+      >>> rj.regularizers.l2_ball(1.0).prox(jnp.array([3.0, -4.0]), 0.1)
       Array([ 0.6, -0.8], dtype=float32)
     """
     return Ball("l2_ball", radius, as_groups(group_axes, weighted=False))
@@ -91,7 +91,7 @@ def simplex(radius: float = 1.0, group_axes: int | tuple[int, ...] = ()) -> Regu
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> rj.simplex().prox(jnp.array([2.0, 0.5, 1.5]), 0.1)
+      >>> rj.regularizers.simplex().prox(jnp.array([2.0, 0.5, 1.5]), 0.1)
       Array([0.75, 0.  , 0.25], dtype=float32)
 
     References:
@@ -162,7 +162,7 @@ def l_half_ball(radius: float = 1.0) -> Regularizer:
       ValueError: ``radius`` is not positive.
 
     Examples:
-      >>> rj.l_half_ball(1.0).prox(jnp.array([2.0, 0.1]), 0.1).round(3)
+      >>> rj.regularizers.l_half_ball(1.0).prox(jnp.array([2.0, 0.1]), 0.1).round(3)
       Array([1., 0.], dtype=float32)
     """
     return LHalfBall(radius)

@@ -51,7 +51,8 @@ def spectral_mcp(
         axis.
 
     Examples:
-      >>> rj.spectral_mcp().prox(jnp.diag(jnp.array([4.0, 1.0])), 1.0).round(3)
+      >>> few = rj.regularizers.spectral_mcp()
+      >>> few.prox(jnp.diag(jnp.array([4.0, 1.0])), 1.0).round(3)
       Array([[4., 0.],
              [0., 0.]], dtype=float32)
     """
