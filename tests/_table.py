@@ -316,6 +316,21 @@ TABLE: dict[str, Row] = {
         on(DENSE, (2, 3, 2), k=2, group_axes=-2),
         on(VECTOR, k=0),
     ),
+    "top_groups": row(
+        _prox.feasible_set(_sets.top_groups, _values.at_most_k_groups, has_metric=True),
+        on(DENSE, (3, 4), k=2, group_axes=-1),
+        on(CONV, (2, 3, 2), k=0.5),
+        on(ATTENTION, (2, 3), k=3, group_axes=(0, 1)),
+        on(DENSE, (3, 5), k=0.3, group_axes=(0, 1), block=(2, 3)),
+        on(VECTOR, (3,), k=0, group_axes=0),
+    ),
+    "max_rank": row(
+        _prox.feasible_set(_sets.max_rank, _values.of_rank_at_most),
+        on(DENSE, (3, 4), k=1),
+        on(CONV, (2, 3, 2), k=2),
+        on(ATTENTION, (2, 3, 4), k=2, matrix_axes=(2, 0)),
+        on(NARROW, k=0),
+    ),
     "n_m": row(
         _prox.feasible_set(_sets.n_m, _values.at_most_n_in_m, has_metric=True),
         on(ATTENTION, (3, 8), n=2, m=4),

@@ -61,8 +61,9 @@ PUBLIC = {
     """,
     "rmda_jax.testing": """
         LAWS Trial UPDATE_LAWS check_accumulators check_answers check_batches
-        check_certificate check_checkpoint check_compiled check_donation check_dtypes
-        check_exact_zeros check_finite check_finite_gradients
+        check_certificate check_checkpoint check_compiled check_critical_strengths
+        check_donation check_dtypes check_exact_zeros check_finite
+        check_finite_gradients
         check_firmly_nonexpansive check_homogeneous check_huge_step check_init
         check_jit check_metric_prox check_minimizes check_nan check_nan_spreads
         check_object check_projection check_pure check_regularizer check_scan

@@ -43,8 +43,10 @@ from rmda_jax.regularizers.named._sets import (
     l1_ball as l1_ball,
     l2_ball as l2_ball,
     l_half_ball as l_half_ball,
+    max_rank as max_rank,
     n_m as n_m,
     simplex as simplex,
+    top_groups as top_groups,
     top_k as top_k,
 )
 from rmda_jax.regularizers.named._singular_values import (

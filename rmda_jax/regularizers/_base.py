@@ -28,12 +28,12 @@ from jax.typing import ArrayLike
 
 from rmda_jax._types import Arrays, Scalar, Shapes
 from rmda_jax.regularizers._checks import check_step_size
+from rmda_jax.regularizers._critical_strengths import CriticalStrengths
 from rmda_jax.regularizers._hooks import array_from, scalar_from
-from rmda_jax.regularizers._on_leaves import OnLeaves
 from rmda_jax.regularizers.solvers._proximal_gradient import Solution, proximal_gradient
 
 
-class Regularizer(OnLeaves, abc.ABC):
+class Regularizer(CriticalStrengths, abc.ABC):
     r"""A structure-inducing function :math:`\psi` of one real array.
 
     Instances are frozen, hashable and picklable and hold structure only: the strength
@@ -157,7 +157,7 @@ class Regularizer(OnLeaves, abc.ABC):
         .. math:: \arg\min_y \tfrac12 \sum_i d_i (y_i - x_i)^2 + t\,\psi(y)
 
         Exact for entries, levels, boxes, counts, and on groups for the (sparse) lasso,
-        elastic net and MCP; else by `solve_metric_prox`: a stationary point, at least.
+        elastic net, MCP, l0; else by `solve_metric_prox`: a stationary point, at least.
 
         Args:
           x: Real floating array.

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rmda_jax.regularizers._base import Regularizer
@@ -54,6 +55,13 @@ class Boxed(Regularizer):
 
     def _metric_prox(self, x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
         return self.box.prox(self.inner.metric_prox(x, t, d), t)
+
+    def _critical_levels(self, x: jax.Array, d: jax.Array | None) -> jax.Array:
+        if not self.box.lower <= 0 <= self.box.upper:
+            return jnp.where(jnp.isnan(x), x, jnp.inf)
+        # Where the clip alone gives 0, no strength is needed.
+        clipped = jnp.clip(x, self.box.lower, self.box.upper)
+        return jnp.where(clipped == 0, 0, self.inner._critical_levels(x, d))
 
     def _snap(self, x: jax.Array, eps: float) -> jax.Array:
         del eps

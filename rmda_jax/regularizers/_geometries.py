@@ -153,8 +153,12 @@ class SingularValues(Geometry):
 
     names: ClassVar[dict[str, str]] = {"l1": "nuclear_norm", "mcp": "spectral_mcp"}
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword of a factory that is no default."""
+        return {} if self.matrix_axes == (-2, -1) else {"matrix_axes": self.matrix_axes}
+
     def spelled(self, entrywise: str, keywords: dict[str, Any]) -> str:
-        axes = {} if self.matrix_axes == (-2, -1) else {"matrix_axes": self.matrix_axes}
+        axes = self.arguments()
         if entrywise in self.names:
             return call(self.names[entrywise], **axes, **keywords)
         return call("on_singular_values", call(entrywise, **keywords), **axes)
@@ -175,9 +179,14 @@ class SingularValues(Geometry):
         y = shrunk_singular_values(x, lambda s: prox(s, t))
         return jnp.moveaxis(jnp.where(t == 0, x, y), (-2, -1), self.matrix_axes)
 
-    def units(self, x: jax.Array) -> jax.Array:
+    def above_rounding(self, x: jax.Array) -> jax.Array:
+        """Return the singular values, those that are zero up to rounding as 0."""
         s = self.magnitudes(x)
-        return s > self._tolerance(x) * jnp.max(s, axis=-1, keepdims=True, initial=0)
+        largest = jnp.max(s, axis=-1, keepdims=True, initial=0)
+        return jnp.where(s <= self._tolerance(x) * largest, 0, s)
+
+    def units(self, x: jax.Array) -> jax.Array:
+        return self.above_rounding(x) > 0
 
     def shrunk_units(self, x: jax.Array, prox: Shrink, t: jax.Array) -> jax.Array:
         s = self.magnitudes(x)

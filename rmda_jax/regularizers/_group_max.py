@@ -8,7 +8,7 @@ import numpy as np
 
 from rmda_jax._types import Shape
 from rmda_jax.regularizers._base import Regularizer
-from rmda_jax.regularizers._groups import Groups
+from rmda_jax.regularizers._groups import Groups, largest
 from rmda_jax.regularizers._spelling import call
 from rmda_jax.regularizers.solvers._water_level import water_level
 
@@ -40,7 +40,7 @@ class GroupMax(Regularizer):
 
     def _value(self, x: jax.Array) -> jax.Array:
         weights = jnp.asarray(self.groups.weights(x.shape), x.dtype)
-        return jnp.sum(weights * self.groups.reduce(_max, jnp.abs(x)))
+        return jnp.sum(weights * self.groups.reduce(largest, jnp.abs(x)))
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         radius = t * jnp.asarray(self.groups.weights(x.shape), x.dtype)
@@ -60,6 +60,11 @@ class GroupMax(Regularizer):
     def _unit_sizes(self, shape: Shape) -> np.ndarray:
         return self.groups.sizes(shape)
 
-
-def _max(x: jax.Array, axis: tuple[int, ...], keepdims: bool) -> jax.Array:
-    return jnp.max(x, axis=axis, keepdims=keepdims, initial=0)
+    def _critical_levels(self, x: jax.Array, d: jax.Array | None) -> jax.Array:
+        # 0 is the least once the pull lies in the dual ball, in a metric as well.
+        operands = (x,) if d is None else (x, d)
+        level = self.groups.total(lambda x, d=1: d * jnp.abs(x), *operands)
+        weights = jnp.asarray(self.groups.weights(x.shape), x.dtype)
+        # A group of no entries weighs 0.
+        level = level / jnp.where(weights == 0, 1, weights)
+        return self.groups.squeezed(level, x.shape)

@@ -100,6 +100,11 @@ def level_per_norm(level: jax.Array, r: jax.Array) -> jax.Array:
     return jnp.where(r == 0, 0, level / jnp.where(r == 0, 1, r))
 
 
+def largest(x: jax.Array, axis: tuple[int, ...], keepdims: bool) -> jax.Array:
+    """Return the largest of nonnegative numbers, for `Groups.reduce`; 0 of none."""
+    return jnp.max(x, axis=axis, keepdims=keepdims, initial=0)
+
+
 class _Layout(NamedTuple):
     """How an array is cut into groups; without tiles the first two are its shape."""
 

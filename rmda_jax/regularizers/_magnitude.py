@@ -1,7 +1,7 @@
 """Penalty o geometry: one class for most structured regularizers."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,11 @@ from rmda_jax._types import Arrays, Shapes
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._geometries import Geometry, SingularValues
 from rmda_jax.regularizers._groups import EuclideanGroups
-from rmda_jax.regularizers._penalties import Penalty
-from rmda_jax.regularizers.solvers._metric_prox import group_metric_prox
+from rmda_jax.regularizers._penalties import L0, Penalty
+from rmda_jax.regularizers.solvers._metric_prox import (
+    group_l0_metric_prox,
+    group_metric_prox,
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -62,12 +65,17 @@ class MagnitudePenalty(Regularizer):
             # Dividing an entry's objective by its metric leaves a plain prox.
             scaled = lambda r, t: self.penalty.prox(r, t / d)
             return self.geometry.shrink_at(lambda y: y, (x,), scaled, t), None
+        if not isinstance(self.geometry, EuclideanGroups):
+            return None
         slope = self.penalty.affine_slope
-        if isinstance(self.geometry, EuclideanGroups) and slope is not None:
-            level = t * jnp.asarray(self._weights(x), t.dtype)
+        level = t * jnp.asarray(self._weights(x), t.dtype)
+        if slope is not None:
             y, n_steps = group_metric_prox(self.geometry, slope, x, d, level)
-            return self._each(lambda x, y: jnp.where(t == 0, x, y), x, y), n_steps
-        return None
+        elif isinstance(self.penalty, L0):
+            y, n_steps = group_l0_metric_prox(self.geometry, x, d, level), None
+        else:
+            return None
+        return self._each(lambda x, y: jnp.where(t == 0, x, y), x, y), n_steps
 
     def _support(self, x: Arrays, eps: float) -> jax.Array:
         del eps
@@ -84,6 +92,39 @@ class MagnitudePenalty(Regularizer):
 
     def _unit_sizes(self, shape: Shapes) -> np.ndarray:
         return self.geometry.sizes(shape)
+
+    def _critical_levels(self, x: Arrays, d: Arrays | None) -> jax.Array:
+        if self.geometry.is_entrywise:
+            level = self.penalty.critical_level(jnp.abs(x))
+            return level if d is None else d * level
+        if isinstance(self.geometry, EuclideanGroups):
+            shapes = self._each(jnp.shape, x)
+            level = self._group_critical_level(self.geometry, x, d)
+            # A group of no entries weighs 0.
+            weights = jnp.asarray(self._weights(x), level.dtype)
+            level = level / jnp.where(weights == 0, 1, weights)
+            return self.geometry.squeezed(level, shapes)
+        if isinstance(self.geometry, SingularValues) and d is None:
+            return self.penalty.critical_level(self.geometry.above_rounding(x))
+        return self._no_formula_in_metric()
+
+    def _group_critical_level(
+        self, groups: EuclideanGroups, x: Arrays, d: Arrays | None
+    ) -> jax.Array:
+        """Return the critical level of every group, as if it weighed 1."""
+        if d is None:
+            return self.penalty.critical_level(groups.magnitudes(x))
+        pull = groups.total(lambda x, d: jnp.square(d * x), x, d)
+        energy = groups.total(lambda x, d: d * jnp.square(x), x, d)
+        level = self.penalty.group_critical_level(jnp.sqrt(pull), energy)
+        return self._no_formula_in_metric() if level is None else level
+
+    def _no_formula_in_metric(self) -> NoReturn:
+        raise NotImplementedError(
+            f"{self} has no formula for its critical strengths in a metric, where its "
+            "`metric_prox` iterates to a stationary point. Leave `metric` out for "
+            "those of the plain prox, or take group_lasso, group_mcp or group_l0."
+        )
 
     def _weights(self, x: Arrays) -> Any:
         return self.geometry.weights(self._each(jnp.shape, x))

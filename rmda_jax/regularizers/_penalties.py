@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._spelling import arguments
+from rmda_jax.regularizers.solvers._critical_level import critical_level
 
 
 class AffineSlope(NamedTuple):
@@ -63,6 +64,28 @@ class Penalty(abc.ABC):
     def prox(self, r: jax.Array, t: jax.Array) -> jax.Array:
         r"""Return :math:`\arg\min_{y\ge0} \tfrac12(y-r)^2 + t\varphi(y)`."""
 
+    def critical_level(self, r: jax.Array) -> jax.Array:
+        """Return the least t at which the prox of ``r`` is 0, elementwise."""
+        level = self.group_critical_level(r, jnp.square(r))
+        if level is None:
+            return critical_level(self.value, self.derivative, self.prox, r)
+        return level
+
+    def group_critical_level(
+        self, pull: jax.Array, energy: jax.Array
+    ) -> jax.Array | None:
+        r"""Return the least t at which a group in a diagonal metric is 0.
+
+        Args:
+          pull: :math:`\|d x\|`.
+          energy: :math:`\sum d x^2`. In the metric 1 it is the square of the pull.
+
+        Returns:
+          Array of their shape; None where these two do not say it.
+        """
+        del pull, energy
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class Abs(Penalty):
@@ -84,6 +107,10 @@ class Abs(Penalty):
 
     def prox(self, r: jax.Array, t: jax.Array) -> jax.Array:
         return jnp.maximum(r - t, 0)
+
+    def group_critical_level(self, pull: jax.Array, energy: jax.Array) -> jax.Array:
+        del energy
+        return pull
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +140,12 @@ class Elastic(Penalty):
 
     def prox(self, r: jax.Array, t: jax.Array) -> jax.Array:
         return jnp.maximum(r - t * self.l1_ratio, 0) / (1 + t * (1 - self.l1_ratio))
+
+    def group_critical_level(self, pull: jax.Array, energy: jax.Array) -> jax.Array:
+        del energy
+        if self.l1_ratio == 0:
+            return jnp.where(pull == 0, 0, pull + jnp.inf)
+        return pull / self.l1_ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +186,12 @@ class MCP(Penalty):
         firm = jnp.where(r > self.gamma * self.lam, r, jnp.minimum(firm, r))
         hard = jnp.where(r <= self.lam * jnp.sqrt(t * self.gamma), 0, r)
         return jnp.where(convex, firm, hard)
+
+    def group_critical_level(self, pull: jax.Array, energy: jax.Array) -> jax.Array:
+        # Better than 0 is a step from 0 or, beyond the knee, the centre itself. Short
+        # of the knee the centre's ratio is the smaller of the two.
+        flat = self.gamma * self.lam * self.lam
+        return jnp.maximum(pull / self.lam, energy / flat)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +236,11 @@ class SCAD(Penalty):
         loss_far = 0.5 * jnp.square(far - r) + t * self.value(far)
         return jnp.where(convex, unique, jnp.where(loss_far < loss_near, far, near))
 
+    def critical_level(self, r: jax.Array) -> jax.Array:
+        # As for MCP. In a metric the falling piece may hold another minimum.
+        flat = (self.a + 1) * self.lam * self.lam
+        return jnp.maximum(r / self.lam, jnp.square(r) / flat)
+
 
 @dataclasses.dataclass(frozen=True)
 class L0(Penalty):
@@ -212,6 +256,10 @@ class L0(Penalty):
 
     def prox(self, r: jax.Array, t: jax.Array) -> jax.Array:
         return jnp.where(r <= jnp.sqrt(2 * t), 0, r)
+
+    def group_critical_level(self, pull: jax.Array, energy: jax.Array) -> jax.Array:
+        del pull
+        return energy / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +300,10 @@ class Lq(Penalty):
             y = y - (y + pull - safe) / (1 + (q - 1) * pull / y)
         return jnp.where(keep, y, 0)
 
+    def critical_level(self, r: jax.Array) -> jax.Array:
+        slack = 2 * (1 - self.q)  # the jump of `prox`, solved for t
+        return (slack * r / (2 - self.q)) ** (2 - self.q) / slack
+
 
 @dataclasses.dataclass(frozen=True)
 class LogSum(Penalty):
@@ -278,7 +330,7 @@ class LogSum(Penalty):
         none = discriminant <= 0
         root = jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, discriminant)))
         y = jnp.maximum(r - 2 * t / (r + eps + root), 0)
-        gain = 0.5 * r * r - 0.5 * jnp.square(y - r) - t * jnp.log1p(y / eps)
+        gain = y * (r - y / 2) - t * jnp.log1p(y / eps)
         drop = jnp.where(t <= eps * eps, r * eps <= t, none | (gain <= 0))
         return jnp.where(drop, 0, y)
 

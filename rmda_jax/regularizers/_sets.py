@@ -32,6 +32,13 @@ class FeasibleSet(Regularizer):
         gap = jnp.abs(x - self._prox(x, jnp.zeros((), x.dtype)))
         return jnp.all(gap <= rounding * (1 + jnp.max(jnp.abs(x), initial=0)))
 
+    def _critical_levels(self, x: jax.Array, d: jax.Array | None) -> jax.Array:
+        del x, d
+        raise NotImplementedError(
+            f"{self} is a set, of which no strength makes more or less zero. Choose "
+            "the set itself, or take a penalty, such as l0() in place of top_k."
+        )
+
     def _snap(self, x: jax.Array, eps: float) -> jax.Array:
         # A sum that rounds to the wrong side must not make a zero entry nonzero.
         zero = (x == 0) & self._contains(x, eps)

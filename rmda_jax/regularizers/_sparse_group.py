@@ -11,10 +11,11 @@ from rmda_jax._types import Shape
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._geometries import norm
-from rmda_jax.regularizers._groups import Groups, level_per_norm
+from rmda_jax.regularizers._groups import Groups, largest, level_per_norm
 from rmda_jax.regularizers._magnitude import smallest_margin
 from rmda_jax.regularizers._penalties import LINEAR, Abs
 from rmda_jax.regularizers._spelling import call
+from rmda_jax.regularizers.solvers._critical_level import sparse_group_level
 from rmda_jax.regularizers.solvers._metric_prox import group_metric_prox
 
 
@@ -86,6 +87,15 @@ class SparseGroup(Regularizer):
 
     def _unit_sizes(self, shape: Shape) -> np.ndarray:
         return self.groups.sizes(shape)
+
+    def _critical_levels(self, x: jax.Array, d: jax.Array | None) -> jax.Array:
+        pull = jnp.abs(x) if d is None else d * jnp.abs(x)
+        if self.l1_ratio == 1:
+            level = self.groups.reduce(largest, pull)
+        else:
+            weights = jnp.asarray(self.groups.weights(x.shape), x.dtype)
+            level = sparse_group_level(self.groups, pull, weights, self.l1_ratio)
+        return self.groups.squeezed(level, x.shape)
 
     def _group_level(self, shape: Shape, strength: jax.Array) -> jax.Array:
         weights = jnp.asarray(self.groups.weights(shape), strength.dtype)

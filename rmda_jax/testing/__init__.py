@@ -4,6 +4,9 @@ They need no test framework.
 """
 
 from rmda_jax.testing._answers import check_answers as check_answers
+from rmda_jax.testing._critical import (
+    check_critical_strengths as check_critical_strengths,
+)
 from rmda_jax.testing._exactness import (
     check_certificate as check_certificate,
     check_exact_zeros as check_exact_zeros,

@@ -6,6 +6,7 @@ from jax.typing import ArrayLike
 
 from rmda_jax.regularizers import Regularizer
 from rmda_jax.testing._answers import check_answers
+from rmda_jax.testing._critical import check_critical_strengths
 from rmda_jax.testing._exactness import (
     check_certificate,
     check_exact_zeros,
@@ -54,6 +55,7 @@ LAWS: tuple[Law, ...] = (
     check_snap,
     check_units,
     check_certificate,
+    check_critical_strengths,
     check_jit,
     check_vmap,
     check_dtypes,

@@ -350,8 +350,8 @@ def check_metric_prox(
       AssertionError: it is another point.
     """
     x, law = checked(regularizer, x, step_size), "metric prox"
-    closed = jax.eval_shape(regularizer._metric_prox, x, x.dtype.type(1), x)
-    iterates = closed is None
+    hook = regularizer._counted_metric_prox
+    iterates = jax.eval_shape(hook, x, x.dtype.type(1), x) is None
     if iterates and not regularizer.is_convex:
         return
     inexact = rtol if iterates else 0.0

@@ -63,5 +63,9 @@ class OneArray(rj.Regularizer):
         leaves = self.leaves(x), self.leaves(v)
         return self.tied._subgradient_distance(*leaves, strength)
 
+    def _critical_levels(self, x, d):
+        metric = None if d is None else self.leaves(d)
+        return self.tied._critical_levels(self.leaves(x), metric)
+
     def _margin(self, x, v, strength):
         return self.tied._margin(self.leaves(x), self.leaves(v), strength)

@@ -19,6 +19,7 @@ NO_GRADIENT = {
     "nuclear_norm",
     "on_singular_values",
     "spectral_mcp",
+    "max_rank",
     "total_variation",
     "fused_lasso",
     "l_half_ball",

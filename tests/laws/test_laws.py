@@ -27,6 +27,7 @@ SHARP = (
     testing.check_homogeneous,
     testing.check_metric_prox,
     testing.check_certificate,
+    testing.check_critical_strengths,
 )
 # What these compile, the others need, too.
 IN_BOTH = SHARP[:4]

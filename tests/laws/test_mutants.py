@@ -375,6 +375,54 @@ class MarginOfActives(L1):
         return jnp.min(1 - jnp.abs(x + v) / strength)
 
 
+class Critical(L1):
+    """The l1 norm with its critical strengths."""
+
+    def _critical_levels(self, x, d):
+        return jnp.abs(x) if d is None else d * jnp.abs(x)
+
+
+class CriticalTooSmall(Critical):
+    """By a thousandth, which float32 tells from rounding."""
+
+    def _critical_levels(self, x, d):
+        return 0.999 * super()._critical_levels(x, d)
+
+
+class CriticalTooLarge(Critical):
+    def _critical_levels(self, x, d):
+        return 1.001 * super()._critical_levels(x, d)
+
+
+class CriticalWithoutMetric(Critical):
+    def _critical_levels(self, x, d):
+        return super()._critical_levels(x, None)
+
+
+class CriticalOfTheZeros(Critical):
+    """Positive where nothing is left to make zero."""
+
+    def _critical_levels(self, x, d):
+        return super()._critical_levels(x, d) + 1e-3 * (x == 0)
+
+
+class CriticalIgnoresNaN(Critical):
+    def _critical_levels(self, x, d):
+        return jnp.nan_to_num(super()._critical_levels(x, d))
+
+
+class CriticalOfTheWhole(Critical):
+    def _critical_levels(self, x, d):
+        return jnp.max(super()._critical_levels(x, d))
+
+
+class ComesBack(Critical):
+    """Zero at its critical strength, and alive again at three times as much."""
+
+    def _prox(self, x, t):
+        return jnp.where(t > 3 * jnp.abs(x), x, super()._prox(x, t))
+
+
 class OtherWhenTraced(L1):
     def _prox(self, x, t):
         scale = 1.0001 if isinstance(x, jax.core.Tracer) else 1.0
@@ -521,6 +569,15 @@ MUTANTS = {
         NegativeMargin(),
         MarginOfActives(),
     ],
+    testing.check_critical_strengths: [
+        CriticalTooSmall(),
+        CriticalTooLarge(),
+        CriticalWithoutMetric(),
+        CriticalOfTheZeros(),
+        CriticalIgnoresNaN(),
+        CriticalOfTheWhole(),
+        ComesBack(),
+    ],
     testing.check_jit: [OtherWhenTraced(), OtherZerosWhenTraced(), OtherCentre()],
     testing.check_vmap: [OtherWhenBatched()],
     testing.check_dtypes: [AlwaysFloat32(), InHalfPrecision(), HalfValue()],
@@ -539,7 +596,9 @@ def test_every_law_has_a_mutant():
 
 
 @pytest.mark.parametrize(
-    "regularizer", [L1(), L2Norm(), UnitBox(), ExclusiveLasso()], ids=repr
+    "regularizer",
+    [L1(), L2Norm(), UnitBox(), ExclusiveLasso(), Critical()],
+    ids=repr,
 )
 def test_handwritten_regularizer_breaks_no_law(regularizer):
     testing.check_regularizer(regularizer, X, STEP)

@@ -6,7 +6,7 @@ from itertools import combinations, combinations_with_replacement
 import numpy as np
 from scipy.optimize import lsq_linear
 
-from ._groups import each_group
+from ._groups import each_group, groups
 
 _MOST_SUPPORTS = 200_000
 
@@ -102,6 +102,38 @@ def top_k(v, k, group_axes=(), metric=1.0):
         return _best_support(v[None], d[None], k)[0]
 
     return each_group(v, group_axes, solve, metric=metric)
+
+
+def top_groups(v, k, group_axes=-2, block=None, metric=1.0):
+    """Enumeration of all sets of k groups; the least metric-weighted loss wins."""
+    v = np.asarray(v, np.float64)
+    members = groups(v.shape, group_axes, block)
+    if isinstance(k, float):
+        k = max(1, round(k * len(members)))
+    loss = (np.broadcast_to(metric, v.shape) * v**2).ravel()
+    best, lowest = np.zeros(v.size), np.inf
+    for kept in combinations(members, min(k, len(members))):
+        support = np.concatenate([*kept, np.zeros(0, int)]).astype(int)
+        lost = np.delete(loss, support).sum()
+        if lost < lowest:
+            best, lowest = np.zeros(v.size), lost
+            best[support] = v.ravel()[support]
+    return best.reshape(v.shape)
+
+
+def max_rank(v, k, matrix_axes=(-2, -1), metric=None):
+    """Enumeration of the stationary points, which keep some k singular triplets."""
+    assert metric is None  # NP-hard
+    matrices = np.moveaxis(np.asarray(v, np.float64), matrix_axes, (-2, -1))
+    left, sigma, right = np.linalg.svd(matrices, full_matrices=False)
+    best, lowest = np.zeros(matrices.shape), np.sum(matrices**2, axis=(-2, -1))
+    for kept in combinations(range(sigma.shape[-1]), min(k, sigma.shape[-1])):
+        kept = list(kept)
+        x = (left[..., kept] * sigma[..., None, kept]) @ right[..., kept, :]
+        loss = np.sum((matrices - x) ** 2, axis=(-2, -1))
+        better = loss < lowest
+        best[better], lowest = x[better], np.where(better, loss, lowest)
+    return np.moveaxis(best, (-2, -1), matrix_axes)
 
 
 def n_m(v, n, m, axis=-1, metric=1.0):

@@ -73,6 +73,20 @@ def at_most_k(x, k, group_axes=()):
     return indicator(all(np.sum(g != 0) <= k for g in each_group(x, group_axes)))
 
 
+def at_most_k_groups(x, k, group_axes=-2, block=None):
+    pieces = each_group(x, group_axes, block)
+    if isinstance(k, float):
+        k = max(1, round(k * len(pieces)))
+    return indicator(sum(bool(np.any(g)) for g in pieces) <= k)
+
+
+def of_rank_at_most(x, k, matrix_axes=(-2, -1)):
+    matrices = np.moveaxis(np.asarray(x, np.float64), matrix_axes, (-2, -1))
+    sigma = np.linalg.svd(matrices, compute_uv=False)
+    slack = TOLERANCE * max(1.0, sigma.max(initial=0.0))
+    return indicator(np.all(sigma[..., k:] <= slack))
+
+
 def at_most_n_in_m(x, n, m, axis=-1):
     x = np.moveaxis(np.asarray(x), axis, -1)
     runs = [x[..., i : i + m] for i in range(0, x.shape[-1], m)]

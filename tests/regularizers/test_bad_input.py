@@ -72,6 +72,16 @@ def table(*rows):
         (call("l_half_ball", 0), ValueError, "`radius` must be greater than 0"),
         (call("top_k", -1), ValueError, "`k` must be at least 0, got -1"),
         (call("top_k", 1.5), TypeError, "`k` must be an integer, got 1.5"),
+        (call("top_groups", -1), ValueError, "`k` must be at least 0, got -1"),
+        (call("top_groups", 0.0), ValueError, "or a share of them in (0, 1], got 0.0"),
+        (call("top_groups", 1.5), ValueError, "which is an int, or a share of them"),
+        (call("top_groups", np.nan), ValueError, "or a share of them in (0, 1], got"),
+        (call("top_groups", True), TypeError, "`k` must be an integer, got True"),
+        (call("top_groups", "all"), TypeError, "`k` must be an integer, got 'all'"),
+        (call("top_groups", 1, block=0), ValueError, "`block` must hold one positive"),
+        (call("max_rank", -1), ValueError, "`k` must be at least 0, got -1"),
+        (call("max_rank", 0.5), TypeError, "`k` must be an integer, got 0.5"),
+        (call("max_rank", 1, 0), ValueError, "must be rows and columns, got (0,)"),
         (call("n_m", -1, 4), ValueError, "`n` must be at least 0"),
         (call("n_m", 3, 2), ValueError, "`m` must be at least 3, got 2"),
         (call("n_m", 0, 0), ValueError, "`m` must be at least 1"),
@@ -120,6 +130,8 @@ def test_factory_rejects(build, error, message):
         (call("l1_ball", group_axes=2), (3, 4), "`group_axes` must lie in"),
         (call("simplex", group_axes=(0, 0)), (3, 4), "must name different axes"),
         (call("top_k", 2, group_axes=2), (3, 4), "`group_axes` must lie in"),
+        (call("top_groups", 2, 2), (3, 4), "`group_axes` must lie in"),
+        (call("max_rank", 2), (4,), "`matrix_axes` must lie in [-1, 1)"),
         (call("nuclear_norm"), (4,), "`matrix_axes` must lie in [-1, 1)"),
         (call("nuclear_norm", (0, -2)), (3, 4), "`matrix_axes` must name different"),
         (call("n_m", 2, 4), (4, 3), "must be a multiple of `m` = 4, got 3 in shape"),
@@ -158,6 +170,7 @@ def test_shape_that_does_not_fit_is_rejected(build, shape, message, use):
         lambda x: rj.l1().snap(x),
         lambda x: rj.l1().subgradient_distance(x, x, 1.0),
         lambda x: rj.l1().margin(x, x, 1.0),
+        lambda x: rj.l1().critical_strengths(x, 1.0),
     ],
 )
 @pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
@@ -176,6 +189,7 @@ def test_array_that_is_not_real_floating_is_rejected(use, dtype):
         lambda t: rj.l1().metric_prox(X, t, 1.0),
         lambda t: rj.l1().subgradient_distance(X, X, t),
         lambda t: rj.l1().margin(X, X, t),
+        lambda t: rj.l1().critical_strengths(X, t),
         lambda t: rj.box(-1.0, 1.0).prox(X, t),
     ],
 )
@@ -218,6 +232,14 @@ def test_factories_take_integers_of_any_kind_and_lists():
     assert rj.group_lasso([0, 1], block=[2, 2]) == rj.group_lasso((0, 1), block=2)
     assert rj.nuclear_norm([-2, -1]) == rj.nuclear_norm()
     assert rj.top_k(np.int32(3)) == rj.top_k(3)
+    assert rj.regularizers.top_groups(np.int32(3)) == rj.regularizers.top_groups(3)
+
+
+def test_one_group_and_all_of_them_are_not_the_same_regularizer():
+    # Equal ones would share a compiled program.
+    assert rj.regularizers.top_groups(1) != rj.regularizers.top_groups(1.0)
+    assert rj.regularizers.top_groups(1, 0).prox(X, 1.0)[1:].any() == np.False_
+    assert rj.regularizers.top_groups(1.0, 0).prox(X, 1.0).all()
 
 
 class Reduces(rj.Regularizer):

@@ -222,5 +222,6 @@ def test_what_does_not_call_itself_separable_is_not(name):
 
 
 def test_indicators_say_so():
-    sets = "binary box l1_ball l2_ball l_half_ball n_m simplex ternary"
-    assert INDICATORS == sorted([*sets.split(), "top_k", "uniform_levels"])
+    sets = "binary box l1_ball l2_ball l_half_ball max_rank n_m simplex ternary"
+    sets += " top_groups top_k uniform_levels"
+    assert sets.split() == INDICATORS

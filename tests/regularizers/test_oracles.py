@@ -23,10 +23,10 @@ METRIC = [
     and (
         make(name, arguments).is_convex
         or make(name, arguments).is_separable
-        or name in ("group_mcp", "top_k", "n_m")
+        or name in ("group_mcp", "group_l0", "top_k", "top_groups", "n_m")
     )
 ]
-SPECTRAL = {"nuclear_norm", "spectral_mcp", "on_singular_values"}
+SPECTRAL = {"nuclear_norm", "spectral_mcp", "on_singular_values", "max_rank"}
 
 
 CELLS = st.sampled_from([0.0, 1.0, -1.0, 0.5]) | st.floats(-4, 4, width=16)

@@ -118,6 +118,7 @@ NOT_ACROSS = {
     "nuclear_norm": "an SVD takes the whole matrix",
     "spectral_mcp": "an SVD takes the whole matrix",
     "on_singular_values": "an SVD takes the whole matrix",
+    "max_rank": "an SVD takes the whole matrix",
     "total_variation": "the solver walks along the axis",
     "fused_lasso": "the solver walks along the axis",
     "l_half_ball": "sorts all entries; meant for a few hundred",
@@ -130,6 +131,7 @@ WHOLE = [
     "nuclear_norm",
     "spectral_mcp",
     "on_singular_values",
+    "max_rank",
     "total_variation",
     "fused_lasso",
 ]

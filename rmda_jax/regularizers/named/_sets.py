@@ -1,8 +1,11 @@
-"""The named feasible sets: convex ones, and bounds on the number of nonzeros."""
+"""The named feasible sets: convex ones, and bounds on the number of units."""
+
+import numbers
 
 from rmda_jax.regularizers._axes import as_axes
 from rmda_jax.regularizers._base import Regularizer
-from rmda_jax.regularizers._counts import NM, TopK
+from rmda_jax.regularizers._counts import NM, MaxRank, TopGroups, TopK
+from rmda_jax.regularizers._geometries import as_singular_values
 from rmda_jax.regularizers._groups import as_groups
 from rmda_jax.regularizers._l_half_ball import LHalfBall
 from rmda_jax.regularizers._sets import Ball, Box
@@ -119,6 +122,82 @@ def top_k(k: int, group_axes: int | tuple[int, ...] = ()) -> Regularizer:
       Array([ 0., -3.,  0.], dtype=float32)
     """
     return TopK(k, as_groups(group_axes, weighted=False))
+
+
+def top_groups(
+    k: int | float,
+    group_axes: int | tuple[int, ...] = -2,
+    *,
+    block: int | tuple[int, ...] | None = None,
+) -> Regularizer:
+    r"""Indicator of at most k nonzero groups in the array.
+
+    .. math:: \psi(x) = 0 \text{ if } |\{g : x_g \ne 0\}| \le k,
+        \ \infty \text{ otherwise}
+
+    Args:
+      k: How many groups survive, an int; or a float, the share of the groups in
+        (0, 1], rounded to the nearest number but to no less than one group: 1 is one
+        group, 1.0 are all. Of ties the first in C order survive.
+      group_axes: The axes that enumerate the groups, as in `group_lasso`.
+      block: Tile lengths along ``group_axes``; the last tile may be shorter.
+
+    Returns:
+      A nonconvex indicator. Prox keeps the k groups of the largest norm as they are
+      and zeros the rest; in a metric those of the largest :math:`\sum d x_g^2`, which
+      is exact as well. Sizes do not weigh: the nearest point is sought.
+
+    Raises:
+      TypeError: ``k`` is no number.
+      ValueError: ``k`` is negative, or a share outside (0, 1]; ``block`` does not fit
+        ``group_axes``; at use, a missing axis.
+
+    Examples:
+      >>> x = jnp.array([[3.0, 4.0], [0.3, 0.4], [1.0, 0.0]])
+      >>> rj.regularizers.top_groups(1, 0).prox(x, 0.1)
+      Array([[3., 4.],
+             [0., 0.],
+             [0., 0.]], dtype=float32)
+      >>> rj.regularizers.top_groups(2 / 3, 0).support(rj.regularizers.top_groups(2 / 3, 0).prox(x, 0.1))
+      Array([ True, False,  True], dtype=bool)
+    """
+    is_share = isinstance(k, numbers.Real) and not isinstance(k, numbers.Integral)
+    return TopGroups(k, is_share, as_groups(group_axes, block=block))
+
+
+def max_rank(k: int, matrix_axes: tuple[int, int] = (-2, -1)) -> Regularizer:
+    r"""Indicator of rank at most k.
+
+    .. math:: \psi(X) = 0 \text{ if } \operatorname{rank} X \le k,
+        \ \infty \text{ otherwise}
+
+    Args:
+      k: How many singular values survive, of every matrix.
+      matrix_axes: Rows and columns; the other axes are a batch of matrices.
+
+    Returns:
+      A nonconvex indicator for arrays of rank 2 or more. Prox keeps the k largest
+      singular values, by an SVD of the whole matrix at every step: both matrix axes
+      must be unsharded, and gradients through it may be NaN. In a metric the nearest
+      matrix is NP-hard to find; `Regularizer.metric_prox` iterates, and promises a
+      matrix of rank at most k that is stationary up to its tolerance.
+
+    Raises:
+      TypeError: ``k`` is no integer.
+      ValueError: ``k`` is negative, there are not two axes; at use, a missing axis.
+
+    Examples:
+      >>> rj.regularizers.max_rank(1).prox(jnp.diag(jnp.array([3.0, 1.0])), 0.1)
+      Array([[3., 0.],
+             [0., 0.]], dtype=float32)
+
+    References:
+      Eckart & Young, `The approximation of one matrix by another of lower rank
+      <https://doi.org/10.1007/BF02288367>`_, 1936. Gillis & Glineur, `Low-rank matrix
+      approximation with weights or missing data is NP-hard
+      <https://arxiv.org/abs/1012.0197>`_, 2011.
+    """
+    return MaxRank(k, as_singular_values(matrix_axes))
 
 
 def n_m(n: int, m: int, axis: int = -1) -> Regularizer:

@@ -39,6 +39,26 @@ def group_metric_prox(
     return _concave_metric_prox(groups, slope, z, d, level, k), None
 
 
+def group_l0_metric_prox(
+    groups: GroupLayout, z: Arrays, d: Arrays, level: jax.Array
+) -> Arrays:
+    """Return the metric prox of a count: a group costs its level, or its energy.
+
+    Args:
+      groups: The groups of ``z``.
+      z: Centre.
+      d: Positive metric, of the same shape.
+      level: What a group that is kept costs.
+
+    Returns:
+      ``z``, 0 where half the sum of ``d z^2`` over the group is at most its level.
+    """
+    energy = groups.total(lambda d, z: d * jnp.square(z), d, z)
+    # NaN keeps its group. What belongs to no group keeps its centre.
+    keep = groups.expand(~(energy / 2 <= level), groups.each(jnp.shape, z), True)
+    return groups.each(lambda keep, z: jnp.where(keep, z, 0), keep, z)
+
+
 def group_lasso_metric_prox(
     groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[Arrays, jax.Array]:

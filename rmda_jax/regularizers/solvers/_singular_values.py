@@ -54,12 +54,7 @@ def shrunk_singular_values(
       ValueError: the matrices are sharded, where shardings are types; elsewhere XLA
         gathers them.
     """
-    spec = jax.typeof(x).sharding.spec
-    if any(axis is not None for axis in spec[-2:]):
-        raise ValueError(
-            "the axes of a matrix must be unsharded for its singular values, got "
-            f"{spec} for shape {x.shape}. Reshard it before, or choose groups instead."
-        )
+    _require_whole(x)
     if x.size == 0:
         return x
     if x.shape[-2] < x.shape[-1]:
@@ -78,3 +73,32 @@ def shrunk_singular_values(
         return matmul(u * shrink(s)[..., None, :], vt)
 
     return lax.cond(jnp.all(shrink(floor) == 0), by_eigenvalues, by_svd, x, s, v)
+
+
+def leading_part(x: jax.Array, k: int) -> jax.Array:
+    """Return the matrices with all but the ``k`` largest singular values made 0.
+
+    Args:
+      x: Matrices along the last two axes.
+      k: How many stay.
+
+    Returns:
+      Matrices of the same shape; ``x`` itself if it has no more.
+
+    Raises:
+      ValueError: as in `shrunk_singular_values`.
+    """
+    _require_whole(x)
+    if k >= min(x.shape[-2:]) or x.size == 0:
+        return x
+    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    return matmul(u[..., :k] * s[..., None, :k], vt[..., :k, :])
+
+
+def _require_whole(x: jax.Array) -> None:
+    spec = jax.typeof(x).sharding.spec
+    if any(axis is not None for axis in spec[-2:]):
+        raise ValueError(
+            "the axes of a matrix must be unsharded for its singular values, got "
+            f"{spec} for shape {x.shape}. Reshard it before, or choose groups instead."
+        )
