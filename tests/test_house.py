@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "specs": {*_BELOW_SPECS, "_text"},
     "transforms": {*_BELOW_SPECS, "specs", "schedules"},
     "metrics": {*_BELOW_SPECS, "specs", "transforms"},
-    "shrink": {*_BELOW_SPECS, "specs", "metrics"},
+    "shrink": {*_BELOW_SPECS, "_text", "specs", "metrics"},
 }
 MAY_IMPORT[""] = set(MAY_IMPORT)
 MAY_IMPORT["testing"] = set(MAY_IMPORT)
@@ -51,9 +51,9 @@ PUBLIC = {
     """,
     "rmda_jax.regularizers": f"Regularizer {FACTORIES}",
     "rmda_jax.shrink": """
-        BeforeAfter Conflict Couplings GroupCut LayerReport OutputDifference Plan
-        Report UnitGroup UnitMember apply factors group_rules load plan report save
-        slice_module spec trace verify
+        BeforeAfter Conflict Costs Couplings GroupCut LayerReport OutputDifference Plan
+        Report UnitGroup UnitMember apply costs factors group_rules load plan report
+        save slice_module spec trace verify
     """,
     "rmda_jax.metrics": """
         group_sparsity margin rank sparsity stable_since stationarity

@@ -1,6 +1,7 @@
 """REMOVE: hidden units that are zero, found by tracing (`trace`, `plan`, `apply`)."""
 
 from rmda_jax.shrink._apply import apply as apply
+from rmda_jax.shrink._costs import Costs as Costs, costs as costs
 from rmda_jax.shrink._factors import factors as factors
 from rmda_jax.shrink._files import load as load, save as save
 from rmda_jax.shrink._group_rules import group_rules as group_rules, spec as spec

@@ -43,8 +43,7 @@ class GroupCut:
     @property
     def name(self) -> str:
         """The axes that the units lie along, three at the most."""
-        names = [f"{m.leaf}[{m.axis}]" for m in self.units.members]
-        return " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        return self.units.name
 
 
 @dataclasses.dataclass(frozen=True)

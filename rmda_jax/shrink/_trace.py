@@ -36,6 +36,12 @@ class UnitGroup:
     members: tuple[UnitMember, ...]
     frozen: frozenset[str]  # why none of them can be removed; empty if they can
 
+    @property
+    def name(self) -> str:
+        """The axes that the units lie along, three at the most."""
+        names = [f"{m.leaf}[{m.axis}]" for m in self.members]
+        return " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+
     def __str__(self) -> str:
         why = f", frozen: {'; '.join(sorted(self.frozen))}" if self.frozen else ""
         lines = [f"{self.size} units{why}"]
@@ -129,10 +135,11 @@ def trace(
 
 
 class Traced(NamedTuple):
-    """A trace: the jaxpr, the names of the leaves, and the groups of units by atom."""
+    """A trace: the jaxpr, the leaves, and the groups of units by atom."""
 
     closed: Any
     names: list[str]
+    leaves: list[AxisValue]
     axes: AxisInterpreter
     units: dict[IndexSet, UnitGroup]  # the largest first
 
@@ -156,7 +163,8 @@ def traced(
         # Whoever calls the function counts on the shapes of its outputs.
         for axis in value.axes:
             freeze(axis, "an output")
-    return Traced(closed, names, axes, _collected(values[: len(names)], axes))
+    leaves = values[: len(names)]
+    return Traced(closed, names, leaves, axes, _collected(leaves, axes))
 
 
 def _collected(
