@@ -26,7 +26,7 @@ from rmda_jax.regularizers import (
     tied_group_lasso as tied_group_lasso,
     top_k as top_k,
 )
-from rmda_jax.schedules import stages as stages
+from rmda_jax.schedules import budget as budget, stages as stages
 from rmda_jax.specs import RegularizerMap as RegularizerMap
 from rmda_jax.transforms import (
     ProxAdamState as ProxAdamState,

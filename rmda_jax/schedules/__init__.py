@@ -1,3 +1,4 @@
-"""WHEN: the stagewise learning rate, averaging and restarts."""
+"""WHEN and how much: learning rate, averaging and restarts of stages; budgets."""
 
+from rmda_jax.schedules._budget import Budget as Budget, budget as budget
 from rmda_jax.schedules._stages import stages as stages

@@ -6,53 +6,52 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rmda_jax._types import ScalarOrSchedule
 
-SHARES = ("groups", "weights", "bytes", "flops")
-OF_COSTS = ("bytes", "flops")
+_NEEDS_COSTS = ("bytes", "flops")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Budget:
-    """What `budget` returns: a size that a transformation keeps to.
+    """A size that a transformation keeps to; made by `budget`, which says more."""
 
-    Args:
-      kind: What is counted: one of `SHARES`, or ``"n_groups"``.
-      amount: How much of it is kept at the end: a share, or a number of groups.
-      costs: What the model costs as a function of its units, or None.
-      start_step: Count of updates at which the removal begins.
-      ramp_steps: Updates from there until the end is reached.
-      per_rule: Whether each rule keeps its own share.
-      at_least: Units that every set keeps.
-    """
-
-    kind: str
-    amount: ScalarOrSchedule
-    costs: Any = None
+    kind: str  # "groups", "n_groups", "weights", "bytes" or "flops"
+    amount: ScalarOrSchedule  # what is kept at the end: a share, or a number of groups
+    costs: Any = None  # what `shrink.costs` returned
     start_step: int = 0
     ramp_steps: int = 0
     per_rule: bool = False
     at_least: int = 1
 
-    def removed(self, count: jax.Array) -> jax.Array:
-        r"""Return how much of what is to go has gone by now, from 0 to 1.
+    @property
+    def counts_groups(self) -> bool:
+        """Whether groups are counted, in place of what they cost."""
+        return self.kind in ("groups", "n_groups")
 
-        .. math:: 1 - (1 - p)^3, \qquad p = (\text{count} - \text{start})/\text{ramp}
+    def kept(self, count: jax.Array, whole: Any) -> jax.Array:
+        r"""Return how much is kept after ``count`` updates.
+
+        .. math:: \text{whole} - (1 - (1 - p)^3) (\text{whole} - \text{end}),
+            \qquad p = (\text{count} - \text{start}) / \text{ramp}
+
+        Args:
+          count: Updates so far.
+          whole: How much there is: number of groups, of weights, 1 for a share.
+
+        Returns:
+          Array of the shape of ``whole``, in its units.
         """
-        after = (count - self.start_step).astype(jnp.result_type(float))
-        if not self.ramp_steps:
-            return (after >= 0).astype(after.dtype)
-        return 1 - (1 - jnp.clip(after / self.ramp_steps, 0, 1)) ** 3
-
-    def kept(self, count: jax.Array, total: Any) -> jax.Array:
-        """Return how much is kept now, of ``total``: in its units."""
-        amount = self.amount(count) if callable(self.amount) else self.amount
         real = jnp.result_type(float)
-        whole = jnp.asarray(total, real)
-        end = jnp.asarray(amount, real) * (1 if self.kind == "n_groups" else whole)
-        return whole - self.removed(count) * jnp.maximum(whole - end, 0)
+        amount = self.amount(count) if callable(self.amount) else self.amount
+        amount, whole = jnp.asarray(amount, real), jnp.asarray(whole, real)
+        end = amount if self.kind == "n_groups" else amount * whole
+        since = (count - self.start_step).astype(real)
+        if self.ramp_steps:
+            gone = 1 - (1 - jnp.clip(since / self.ramp_steps, 0, 1)) ** 3
+        else:
+            gone = (since >= 0).astype(real)
+        return whole - gone * jnp.maximum(whole - end, 0)
 
 
 def budget(
@@ -60,29 +59,121 @@ def budget(
     groups: ScalarOrSchedule | None = None,
     n_groups: ScalarOrSchedule | None = None,
     weights: ScalarOrSchedule | None = None,
-    bytes: ScalarOrSchedule | None = None,  # noqa: A002  # the word for it
+    bytes: ScalarOrSchedule | None = None,  # the unit has this name
     flops: ScalarOrSchedule | None = None,
     costs: Any = None,
     start_step: int = 0,
     ramp_steps: int = 0,
     per_rule: bool = False,
     at_least: int = 1,
-) -> Budget:
-    given = {
-        name: amount
-        for name, amount in {
-            "groups": groups,
-            "n_groups": n_groups,
-            "weights": weights,
-            "bytes": bytes,
-            "flops": flops,
-        }.items()
-        if amount is not None
+) -> Any:  # a Budget, which the annotation of `strength`, Optax's own, does not name
+    r"""Say how much of the model to keep, in place of a strength.
+
+    Every unit has a critical strength, from which on the prox makes it zero
+    (`Regularizer.critical_strengths`). The strength of a step lies between two
+    neighbours in their order, over all leaves: above those of the units that are to be
+    zero, and below those of the units that are kept,
+
+    .. math:: \lambda_t = \min(1.1\, \lambda_{(k+1)},\, \lambda_{(k)}),
+        \qquad \lambda_{(1)} \ge \lambda_{(2)} \ge \ldots
+
+    So at every step the structured iterate keeps k units: that of `rmda` and `ramda`
+    (`structured_params`, and the params once the averaging is 1), the params of the
+    others. It is the least strength that does, but for a margin of a tenth where the
+    data leave one.
+
+    Exactly one of the first five is given. It is what is kept at the end: to remove
+    70 % of the groups, keep ``groups=0.3``.
+
+    Args:
+      groups: Share of the units of all regularizers together, in (0, 1], rounded to a
+        number of units. Units are groups, entries or singular values.
+      n_groups: Number of units.
+      weights: Share of the weights. With ``costs``, of those that `shrink.apply` leaves
+        of the whole model, biases included; without, of the weights in the units of all
+        regularizers.
+      bytes: Share of the bytes that `shrink.apply` leaves; needs ``costs``.
+      flops: Share of the FLOPs of a call after shrinking; needs ``costs``.
+      costs: What `shrink.costs` returned for the model and these rules. Costs do not
+        add up over units, so they are computed for the units that are alive.
+      start_step: Count of updates at which the first unit may go.
+      ramp_steps: How many updates later the end is reached, along
+        :math:`1 - (1 - p)^3`; a third to a half of the run is a good start. With 0 the
+        size is kept from ``start_step`` on.
+      per_rule: Whether each rule keeps that share of its own, in place of all together;
+        for groups, and for weights without costs.
+      at_least: Units that every rule keeps, whatever they cost, so that no layer dies.
+
+    Returns:
+      What the ``strength`` of every transformation with a prox takes.
+
+    Raises:
+      TypeError: an amount is no number, array or schedule; a count is no integer.
+      ValueError: none or several of the five are given, a number is out of range, or
+        costs are missing, or of no use.
+
+    Examples:
+      >>> tx = rj.proxsgd(0.1, rj.group_lasso(0), strength=rj.budget(groups=0.5))
+      >>> params = jnp.arange(8.0).reshape(4, 2)
+      >>> updates, _ = tx.update(jnp.zeros((4, 2)), tx.init(params), params)
+      >>> rj.group_lasso(0).support(optax.apply_updates(params, updates))
+      Array([False, False,  True,  True], dtype=bool)
+
+    References:
+      Zhu & Gupta, `To prune, or not to prune <https://arxiv.org/abs/1710.01878>`_,
+      2017, for the ramp.
+    """
+    kinds = {
+        "groups": groups,
+        "n_groups": n_groups,
+        "weights": weights,
+        "bytes": bytes,
+        "flops": flops,
     }
+    given = {kind: amount for kind, amount in kinds.items() if amount is not None}
     if len(given) != 1:
         raise ValueError(
-            "a budget is one of `groups`, `n_groups`, `weights`, `bytes`, `flops`, got "
-            f"{', '.join(given) or 'none'}. Give one: budget(groups=0.5) keeps half."
+            f"a budget is exactly one of {', '.join(kinds)}, got "
+            f"{', '.join(given) or 'none'}. budget(groups=0.3) keeps 30 % of the units."
         )
     ((kind, amount),) = given.items()
+    _check_amount(kind, amount)
+    counts = {"start_step": start_step, "ramp_steps": ramp_steps, "at_least": at_least}
+    for name, n in counts.items():
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral):
+            raise TypeError(f"`{name}` must be an integer, got {n!r}.")
+        if n < 0:
+            raise ValueError(f"`{name}` must not be negative, got {n}.")
+    if kind in _NEEDS_COSTS and costs is None:
+        raise ValueError(
+            f"a budget of {kind} needs `costs`, got None. Pass costs=shrink.costs(fn, "
+            "params, *inputs, regularizer=rules)."
+        )
+    if costs is not None and (per_rule or kind in ("groups", "n_groups")):
+        raise ValueError(
+            "`costs` are of the whole model and count no groups, got them with "
+            f"{'`per_rule`' if per_rule else f'`{kind}`'}. Leave one of the two out."
+        )
+    if per_rule and kind == "n_groups":
+        raise ValueError(
+            "`per_rule` needs a share, got a number of groups, `n_groups`. Give the "
+            "share that each rule keeps: groups=0.3."
+        )
     return Budget(kind, amount, costs, start_step, ramp_steps, per_rule, at_least)
+
+
+def _check_amount(kind: str, amount: Any) -> None:
+    if callable(amount) or (isinstance(amount, jax.Array) and amount.ndim == 0):
+        return
+    if isinstance(amount, bool) or not isinstance(amount, numbers.Real):
+        raise TypeError(
+            f"`{kind}` must be a number, an array of rank 0 or a schedule, got "
+            f"{amount!r}."
+        )
+    share = kind != "n_groups"
+    if not (0 < amount <= 1 if share else amount >= 1):
+        remedy = " For a number of groups there is `n_groups`." if share else ""
+        raise ValueError(
+            f"`{kind}` must {'lie in (0, 1]' if share else 'be at least 1'}, got "
+            f"{amount}: it is what is kept.{remedy}"
+        )

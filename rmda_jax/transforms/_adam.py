@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.specs._resolve import RegularizerSpec, resolve
+from rmda_jax.specs._resolve import RegularizerSpec
 from rmda_jax.transforms._arguments import (
     check_hyperparameter,
     check_params,
     evaluate,
 )
 from rmda_jax.transforms._state import accumulators
+from rmda_jax.transforms._strength import check_strength, initial_strength
 
 
 class ProxAdamState(NamedTuple):
@@ -20,6 +21,7 @@ class ProxAdamState(NamedTuple):
 
     # Named as in Optax, whose states shadow `tuple.count` as well.
     count: jax.Array  # int32: updates so far  # pyright: ignore[reportIncompatibleMethodOverride]
+    strength: Any  # floating: lambda of the last update; for a budget, one a leaf
     mu: Params  # accumulator dtype: average of the gradients
     nu: Params  # accumulator dtype: average of their squares
     nu_max: Params  # accumulator dtype: largest so far; () without amsgrad
@@ -38,7 +40,8 @@ class AdamOptions(NamedTuple):
 
     def check(self) -> None:
         """Raise if a number lies outside its domain."""
-        for name in ("learning_rate", "strength", "weight_decay"):
+        check_strength(self.strength)
+        for name in ("learning_rate", "weight_decay"):
             check_hyperparameter(name, getattr(self, name))
         for name in ("b1", "b2"):
             check_hyperparameter(name, getattr(self, name), below=1)
@@ -46,21 +49,21 @@ class AdamOptions(NamedTuple):
 
     def at(self, count: jax.Array) -> "AdamScalars":
         """Return the hyperparameters of the update that has ``count`` behind it."""
-        numbers = (evaluate(value, count) for value in self[:-1])
-        return AdamScalars(*numbers)
+        names = AdamScalars._fields
+        return AdamScalars(*(evaluate(getattr(self, name), count) for name in names))
 
     def init(
         self, regularizer: RegularizerSpec, params: Params, amsgrad: bool
     ) -> ProxAdamState:
         """Return the state before the first update."""
         check_params(params)
-        _ = resolve(regularizer, params)
 
         def zeros() -> Params:
             return accumulators(params, self.accumulator_dtype)
 
         return ProxAdamState(
             count=jnp.zeros((), jnp.int32),
+            strength=initial_strength(self.strength, regularizer, params, metric=True),
             mu=zeros(),
             nu=zeros(),
             nu_max=zeros() if amsgrad else (),
@@ -71,7 +74,6 @@ class AdamScalars(NamedTuple):
     """The hyperparameters of one update, as arrays of rank 0."""
 
     learning_rate: jax.Array
-    strength: jax.Array
     b1: jax.Array
     b2: jax.Array
     eps: jax.Array

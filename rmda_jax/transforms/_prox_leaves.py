@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rmda_jax.regularizers.solvers._recomputed import recomputed
 from rmda_jax.specs._leaf_rules import LeafRule
+from rmda_jax.transforms._strength import of_rule
 
 
 def prox_each(
@@ -18,6 +20,7 @@ def prox_each(
     center: Callable[..., jax.Array],
     operands: Sequence[list[jax.Array]],
     step_size: jax.Array,
+    strength: jax.Array | list[jax.Array],
 ) -> list[jax.Array]:
     r"""Return :math:`\operatorname{prox}_{t\psi}` of the centre of every leaf.
 
@@ -27,7 +30,9 @@ def prox_each(
         anew wherever it needs it, instead of writing it to memory (see
         ``docs/performance.md``, "Computed twice, stored never").
       operands: One list for each argument of ``center``, with one array per leaf.
-      step_size: :math:`t`, learning rate times strength, without a rule's multiplier.
+      step_size: The step, without the strength.
+      strength: For all leaves, or one for each; :math:`t` is their product, times the
+        multiplier of a rule.
 
     Returns:
       One array per leaf: the centre itself where no regularizer acts.
@@ -38,7 +43,7 @@ def prox_each(
         if rule.regularizer is None:
             new = center(*rule.take(rows))
         else:
-            t = step_size * rule.multiplier
+            t = step_size * of_rule(strength, rule) * rule.multiplier
             new = rule.regularizer.prox_at(center, rule.take(rows), t)
         rule.put(out, new)
     return out
@@ -51,6 +56,7 @@ def metric_prox_each(
     metric: Callable[[jax.Array], jax.Array],
     squares: list[jax.Array],
     step_size: jax.Array,
+    strength: jax.Array | list[jax.Array],
     *,
     start: list[jax.Array],
     **options: Any,
@@ -72,7 +78,8 @@ def metric_prox_each(
       metric: The diagonal of :math:`D` of one leaf, positive, a function of its
         squares.
       squares: The sum or average of the squared gradients, one array per leaf.
-      step_size: :math:`t`, as in `prox_each`.
+      step_size: As in `prox_each`.
+      strength: As in `prox_each`.
       start: Where a solver begins that iterates, one array per leaf.
       **options: Of `Regularizer.metric_prox`.
 
@@ -91,7 +98,7 @@ def metric_prox_each(
         if rule.regularizer is not None:
             new, n_steps = rule.regularizer.counted_metric_prox(
                 new,
-                step_size * rule.multiplier,
+                step_size * of_rule(strength, rule) * rule.multiplier,
                 rule.take(metrics),
                 start=rule.take(start),
                 **options,
@@ -100,6 +107,48 @@ def metric_prox_each(
                 zero = jnp.minimum(n_steps, 0)  # always 0, but XLA cannot know
         rule.put(out, new)
     return out
+
+
+def critical_strengths(
+    center: Callable[..., jax.Array],
+    operands: Sequence[list[jax.Array]],
+    step_size: jax.Array,
+) -> Callable[[LeafRule], jax.Array]:
+    """Return what finds the critical strengths of a rule's units.
+
+    The arguments are those of `prox_each`.
+    """
+    rows = list(zip(*operands, strict=True))
+
+    def of(rule: LeafRule) -> jax.Array:
+        several = [center(*recomputed(*rows[i])) for i in rule.leaves]
+        x = tuple(several) if rule.is_tied else several[0]
+        return rule.regularizer.critical_strengths(x, step_size * rule.multiplier)
+
+    return of
+
+
+def metric_critical_strengths(
+    center: Callable[..., jax.Array],
+    operands: Sequence[list[jax.Array]],
+    metric: Callable[[jax.Array], jax.Array],
+    squares: list[jax.Array],
+    step_size: jax.Array,
+) -> Callable[[LeafRule], jax.Array]:
+    """Return the same in a metric; the arguments are those of `metric_prox_each`."""
+    rows = list(zip(*operands, squares, strict=True))
+
+    def of(rule: LeafRule) -> jax.Array:
+        several = []
+        for i in rule.leaves:
+            *row, u = recomputed(*rows[i])
+            d = metric(u)
+            several.append((center(*row, d), d))
+        x, d = several[0] if not rule.is_tied else zip(*several, strict=True)
+        step = step_size * rule.multiplier
+        return rule.regularizer.critical_strengths(x, step, d)
+
+    return of
 
 
 def _each_once(rules: Sequence[LeafRule]) -> list[LeafRule]:

@@ -11,9 +11,13 @@ from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, ProxAdamState
 from rmda_jax.transforms._arguments import check_updates, scale
-from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._prox_leaves import (
+    metric_critical_strengths,
+    metric_prox_each,
+)
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import as_updates, leaf_lists
+from rmda_jax.transforms._strength import as_state, strength_now
 
 
 @readable
@@ -97,6 +101,7 @@ def proxgen(
             state,
             params,
             options.at(state.count),
+            strength,
             amsgrad,
             rtol=rtol,
             max_iters=max_iters,
@@ -113,6 +118,7 @@ def _proxgen_update(
     state: ProxAdamState,
     params: Params,
     now: AdamScalars,
+    strength: Any,
     amsgrad: bool,
     **options: Any,
 ) -> tuple[optax.Updates, ProxAdamState]:
@@ -133,15 +139,16 @@ def _proxgen_update(
         scale(1 - eta * now.weight_decay, w) - scale(eta / (1 - now.b1**t), m) / metric
     )
     # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t
-    step_size = eta * now.strength
-    new = metric_prox_each(
-        rules, center, (w, mu), metric, nu_max, step_size, start=w, **options
-    )
+    problem = center, (w, mu), metric, nu_max
+    critical = metric_critical_strengths(*problem, eta)
+    lam = strength_now(strength, state.count, rules, critical, w)
+    new = metric_prox_each(rules, *problem, eta, lam, start=w, **options)
     change = jax.tree.map(jnp.subtract, new, w)
 
     treedef = jax.tree.structure(params)
     return as_updates(params, change), ProxAdamState(
         count=jnp.asarray(optax.safe_increment(state.count)),
+        strength=as_state(lam, params),
         mu=treedef.unflatten(mu),
         nu=treedef.unflatten(nu),
         nu_max=treedef.unflatten(nu_max) if amsgrad else (),

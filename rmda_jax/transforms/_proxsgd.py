@@ -17,9 +17,15 @@ from rmda_jax.transforms._arguments import (
     evaluate,
     moving_average,
 )
-from rmda_jax.transforms._prox_leaves import prox_each
+from rmda_jax.transforms._prox_leaves import critical_strengths, prox_each
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import accumulators, as_updates, leaf_lists
+from rmda_jax.transforms._strength import (
+    as_state,
+    check_strength,
+    initial_strength,
+    strength_now,
+)
 
 
 class ProxSGDState(NamedTuple):
@@ -27,6 +33,7 @@ class ProxSGDState(NamedTuple):
 
     # Named as in Optax, whose states shadow `tuple.count` as well.
     count: jax.Array  # int32: updates so far  # pyright: ignore[reportIncompatibleMethodOverride]
+    strength: Any  # floating: lambda of the last update; for a budget, one a leaf
     mu: Params  # accumulator dtype: the average of the gradients
 
 
@@ -80,14 +87,16 @@ def proxsgd(
       form of Huang, Lee & Lee, `RAMDA <https://arxiv.org/abs/2403.14398>`_, 2024.
     """
     check_hyperparameter("learning_rate", learning_rate)
-    check_hyperparameter("strength", strength)
+    check_strength(strength)
     check_averaging(averaging)
 
     def init_fn(params: Params) -> ProxSGDState:
         check_params(params)
-        _ = resolve(regularizer, params)
-        mu = accumulators(params, accumulator_dtype)
-        return ProxSGDState(count=jnp.zeros((), jnp.int32), mu=mu)
+        return ProxSGDState(
+            count=jnp.zeros((), jnp.int32),
+            strength=initial_strength(strength, regularizer, params, metric=False),
+            mu=accumulators(params, accumulator_dtype),
+        )
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
@@ -99,7 +108,7 @@ def proxsgd(
             state,
             params,
             evaluate(learning_rate, state.count),
-            evaluate(strength, state.count),
+            strength,
             evaluate(averaging, state.count),
         )
 
@@ -114,7 +123,7 @@ def _proxsgd_update(
     state: ProxSGDState,
     params: Params,
     eta: jax.Array,
-    lam: jax.Array,
+    strength: Any,
     rho: jax.Array,
 ) -> tuple[optax.Updates, ProxSGDState]:
     """Return the update and the state by the formulas of `proxsgd`."""
@@ -125,10 +134,13 @@ def _proxsgd_update(
     # eta is an operand of the centre, so that the prox can compute eta_t m_t anew.
     etas = [eta.astype(m.dtype) for m in mu]
     center = lambda w, m, eta: w - eta * m
-    new = prox_each(rules, center, (w, mu, etas), eta * lam)
+    critical = critical_strengths(center, (w, mu, etas), eta)
+    lam = strength_now(strength, state.count, rules, critical, w)
+    new = prox_each(rules, center, (w, mu, etas), eta, lam)
     change = jax.tree.map(jnp.subtract, new, w)
 
     return as_updates(params, change), ProxSGDState(
         count=jnp.asarray(optax.safe_increment(state.count)),
+        strength=as_state(lam, params),
         mu=jax.tree.structure(params).unflatten(mu),
     )

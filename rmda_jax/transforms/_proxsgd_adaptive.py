@@ -19,9 +19,18 @@ from rmda_jax.transforms._arguments import (
     moving_average,
     scale,
 )
-from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._prox_leaves import (
+    metric_critical_strengths,
+    metric_prox_each,
+)
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import accumulators, as_updates, leaf_lists
+from rmda_jax.transforms._strength import (
+    as_state,
+    check_strength,
+    initial_strength,
+    strength_now,
+)
 
 
 class ProxSGDAdaptiveState(NamedTuple):
@@ -29,6 +38,7 @@ class ProxSGDAdaptiveState(NamedTuple):
 
     # Named as in Optax, whose states shadow `tuple.count` as well.
     count: jax.Array  # int32: updates so far  # pyright: ignore[reportIncompatibleMethodOverride]
+    strength: Any  # floating: lambda of the last update; for a budget, one a leaf
     mu: Params  # accumulator dtype: average of the gradients
     nu: Params  # accumulator dtype: average of their squares
 
@@ -94,16 +104,16 @@ def proxsgd_adaptive(
       Algorithm 1. The released TensorFlow scripts add an l1 penalty of Keras on top.
     """
     check_hyperparameter("learning_rate", learning_rate)
-    check_hyperparameter("strength", strength)
+    check_strength(strength)
     check_averaging(averaging)
     check_hyperparameter("b2", b2, below=1)
     check_hyperparameter("eps", eps, positive=True)
 
     def init_fn(params: Params) -> ProxSGDAdaptiveState:
         check_params(params)
-        _ = resolve(regularizer, params)
         return ProxSGDAdaptiveState(
             count=jnp.zeros((), jnp.int32),
+            strength=initial_strength(strength, regularizer, params, metric=True),
             mu=accumulators(params, accumulator_dtype),
             nu=accumulators(params, accumulator_dtype),
         )
@@ -112,12 +122,13 @@ def proxsgd_adaptive(
         updates: optax.Updates, state: Any, params: Params | None = None
     ) -> tuple[optax.Updates, ProxSGDAdaptiveState]:
         check_updates(updates, params, state, ProxSGDAdaptiveState)
-        numbers = (learning_rate, strength, averaging, b2, eps)
+        numbers = (learning_rate, averaging, b2, eps)
         return _adaptive_update(
             resolve(regularizer, params),
             updates,
             state,
             params,
+            strength,
             *(evaluate(number, state.count) for number in numbers),
         )
 
@@ -131,8 +142,8 @@ def _adaptive_update(
     updates: optax.Updates,
     state: ProxSGDAdaptiveState,
     params: Params,
+    strength: Any,
     step: jax.Array,
-    lam: jax.Array,
     rho: jax.Array,
     beta: jax.Array,
     delta: jax.Array,
@@ -150,13 +161,17 @@ def _adaptive_update(
     metric = lambda r: jnp.sqrt(r / correction.astype(r.dtype)) + delta.astype(r.dtype)
     # What_t = prox_{lambda psi}(W_{t-1} - v_t / tau_t) in the metric tau_t
     center = lambda w, v, metric: w - v / metric
-    target = metric_prox_each(rules, center, (w, mu), metric, nu, lam, start=w)
+    problem, one = (center, (w, mu), metric, nu), jnp.ones((), beta.dtype)
+    critical = metric_critical_strengths(*problem, one)
+    lam = strength_now(strength, state.count, rules, critical, w)
+    target = metric_prox_each(rules, *problem, one, lam, start=w)
     # W_t - W_{t-1} = epsilon_t (What_t - W_{t-1})
     change = jax.tree.map(lambda x, w: scale(step, x - w), target, w)
 
     treedef = jax.tree.structure(params)
     return as_updates(params, change), ProxSGDAdaptiveState(
         count=jnp.asarray(optax.safe_increment(state.count)),
+        strength=as_state(lam, params),
         mu=treedef.unflatten(mu),
         nu=treedef.unflatten(nu),
     )

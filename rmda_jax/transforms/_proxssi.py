@@ -11,9 +11,13 @@ from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._adam import AdamOptions, AdamScalars, ProxAdamState
 from rmda_jax.transforms._arguments import check_updates, scale
-from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._prox_leaves import (
+    metric_critical_strengths,
+    metric_prox_each,
+)
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import as_updates, leaf_lists
+from rmda_jax.transforms._strength import as_state, strength_now
 
 
 @readable
@@ -92,6 +96,7 @@ def proxssi(
             state,
             params,
             options.at(state.count),
+            strength,
             bias_correction,
         )
 
@@ -106,6 +111,7 @@ def _proxssi_update(
     state: ProxAdamState,
     params: Params,
     now: AdamScalars,
+    strength: Any,
     bias_correction: bool,
 ) -> tuple[optax.Updates, ProxAdamState]:
     """Return the update and the state by the formulas of `proxssi`."""
@@ -125,14 +131,16 @@ def _proxssi_update(
     center = lambda w, m, metric: scale(kept, w - scale(corrected, m) / metric)
     # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t: the threshold has eta_t,
     # and not eta'_t
-    new = metric_prox_each(
-        rules, center, (w, mu), metric, nu, eta * now.strength, start=w
-    )
+    problem = center, (w, mu), metric, nu
+    critical = metric_critical_strengths(*problem, eta)
+    lam = strength_now(strength, state.count, rules, critical, w)
+    new = metric_prox_each(rules, *problem, eta, lam, start=w)
     change = jax.tree.map(jnp.subtract, new, w)
 
     treedef = jax.tree.structure(params)
     return as_updates(params, change), ProxAdamState(
         count=jnp.asarray(optax.safe_increment(state.count)),
+        strength=as_state(lam, params),
         mu=treedef.unflatten(mu),
         nu=treedef.unflatten(nu),
         nu_max=(),

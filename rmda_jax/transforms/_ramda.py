@@ -30,13 +30,22 @@ from rmda_jax.transforms._arguments import (
     scale,
 )
 from rmda_jax.transforms._cube_root import cube_root
-from rmda_jax.transforms._prox_leaves import metric_prox_each
+from rmda_jax.transforms._prox_leaves import (
+    metric_critical_strengths,
+    metric_prox_each,
+)
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import (
     ProxArguments,
     accumulators,
     as_updates,
     leaf_lists,
+)
+from rmda_jax.transforms._strength import (
+    as_state,
+    check_strength,
+    initial_strength,
+    strength_now,
 )
 
 
@@ -47,7 +56,7 @@ class RAMDAState(NamedTuple):
     count: jax.Array  # int32: updates so far  # pyright: ignore[reportIncompatibleMethodOverride]
     stage_count: jax.Array  # int32: t, updates so far in this stage
     weight_sum: jax.Array  # floating: alpha_t
-    strength: jax.Array  # floating: lambda of the last update
+    strength: Any  # floating: lambda of the last update; for a budget, one a leaf
     eps: jax.Array  # floating: epsilon of the last update
     grad_sum: Params  # accumulator dtype: V_t
     grad_sq_sum: Params  # accumulator dtype: U_t
@@ -61,7 +70,7 @@ class RAMDAState(NamedTuple):
         """Return centre, step size and metric of the last prox."""
         metric = self.metric()
         center = jax.tree.map(_center, self.anchor, self.grad_sum, metric)
-        return ProxArguments(center, self.weight_sum * self.strength, metric)
+        return ProxArguments(center, self.weight_sum, metric)
 
     def mean_gradient(self) -> Params:
         r"""Return the averaged gradient :math:`V_t/\alpha_t` of this stage."""
@@ -139,7 +148,7 @@ def ramda(
       Its released solver stops on a wrong objective; this one is exact.
     """
     check_hyperparameter("learning_rate", learning_rate)
-    check_hyperparameter("strength", strength)
+    check_strength(strength)
     check_averaging(averaging)
     check_hyperparameter("eps", eps, positive=True)
     check_hyperparameter("eps_decay", eps_decay, positive=True, most=1)
@@ -147,8 +156,8 @@ def ramda(
 
     def init_fn(params: Params) -> RAMDAState:
         check_params(params)
-        _ = resolve(regularizer, params)
-        return _initial_state(params, accumulator_dtype)
+        lam = initial_strength(strength, regularizer, params, metric=True)
+        return _initial_state(params, accumulator_dtype, lam)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
@@ -160,7 +169,7 @@ def ramda(
             state,
             params,
             evaluate(learning_rate, state.count),
-            evaluate(strength, state.count),
+            strength,
             evaluate(averaging, state.count),
             evaluate(eps, state.count) * _decay(eps_decay, restarts, state.count),
             is_step(state.count, restarts),
@@ -179,7 +188,7 @@ def _ramda_update(
     state: RAMDAState,
     params: Params,
     eta: jax.Array,
-    lam: jax.Array,
+    strength: Any,
     c: jax.Array,
     eps: jax.Array,
     restart: ArrayLike,
@@ -209,16 +218,10 @@ def _ramda_update(
     eps = eps.astype(eta.dtype)
     metric = lambda u: _metric(u, eps)
     # What_t = prox_{alpha_t lambda psi}(W_0 - V_t / P_t) in the metric P_t
-    structured = metric_prox_each(
-        rules,
-        _center,
-        (anchor, grad_sum),
-        metric,
-        grad_sq_sum,
-        alpha * lam,
-        start=w,
-        **options,
-    )
+    problem = _center, (anchor, grad_sum), metric, grad_sq_sum
+    critical = metric_critical_strengths(*problem, alpha)
+    lam = strength_now(strength, state.count, rules, critical, w)
+    structured = metric_prox_each(rules, *problem, alpha, lam, start=w, **options)
     # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
     # zeros of What_t, because w + (0 - w) is 0.
     change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
@@ -228,7 +231,7 @@ def _ramda_update(
         count=jnp.asarray(optax.safe_increment(state.count)),
         stage_count=t,
         weight_sum=alpha,
-        strength=lam,
+        strength=as_state(lam, params),
         eps=eps,
         grad_sum=treedef.unflatten(grad_sum),
         grad_sq_sum=treedef.unflatten(grad_sq_sum),
@@ -244,14 +247,14 @@ def _center(anchor: jax.Array, v: jax.Array, metric: jax.Array) -> jax.Array:
     return anchor - v / metric
 
 
-def _initial_state(params: Params, dtype: Any) -> RAMDAState:
+def _initial_state(params: Params, dtype: Any, strength: Any) -> RAMDAState:
     real = jnp.result_type(float)
     # An array for each field: a buffer that two of them share cannot be donated.
     return RAMDAState(
         count=jnp.zeros((), jnp.int32),
         stage_count=jnp.zeros((), jnp.int32),
         weight_sum=jnp.zeros((), real),
-        strength=jnp.zeros((), real),
+        strength=strength,
         eps=jnp.zeros((), real),
         grad_sum=accumulators(params, dtype),
         grad_sq_sum=accumulators(params, dtype),

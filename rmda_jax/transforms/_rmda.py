@@ -36,13 +36,19 @@ from rmda_jax.transforms._arguments import (
     is_step,
     scale,
 )
-from rmda_jax.transforms._prox_leaves import prox_each
+from rmda_jax.transforms._prox_leaves import critical_strengths, prox_each
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import (
     ProxArguments,
     accumulators,
     as_updates,
     leaf_lists,
+)
+from rmda_jax.transforms._strength import (
+    as_state,
+    check_strength,
+    initial_strength,
+    strength_now,
 )
 
 
@@ -53,14 +59,14 @@ class RMDAState(NamedTuple):
     count: jax.Array  # int32: updates so far, over the whole run  # pyright: ignore[reportIncompatibleMethodOverride]
     stage_count: jax.Array  # int32: t, updates so far in this stage
     weight_sum: jax.Array  # floating: tau_t = alpha_t / sqrt(t)
-    strength: jax.Array  # floating: lambda of the last update
+    strength: Any  # floating: lambda of the last update; for a budget, one a leaf
     grad_sum: Params  # accumulator dtype: M_t = V_t / sqrt(t)
     anchor: Params  # accumulator dtype: W_0 of this stage
 
     def prox_arguments(self) -> ProxArguments:
         """Return centre and step size of the prox that gives the structured iterate."""
         center = jax.tree.map(lambda w, m: w - m, self.anchor, self.grad_sum)
-        return ProxArguments(center, self.weight_sum * self.strength)
+        return ProxArguments(center, self.weight_sum)
 
     def mean_gradient(self) -> Params:
         r"""Return the averaged gradient :math:`\bar G_t = M_t/\tau_t` of this stage."""
@@ -153,14 +159,14 @@ def rmda(
       here every leaf advances.
     """
     check_hyperparameter("learning_rate", learning_rate)
-    check_hyperparameter("strength", strength)
+    check_strength(strength)
     check_averaging(averaging)
     restarts = check_restart_steps(restart_steps)
 
     def init_fn(params: Params) -> RMDAState:
         check_params(params)
-        _ = resolve(regularizer, params)
-        return _initial_state(params, accumulator_dtype)
+        lam = initial_strength(strength, regularizer, params, metric=False)
+        return _initial_state(params, accumulator_dtype, lam)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: Params | None = None
@@ -172,7 +178,7 @@ def rmda(
             state,
             params,
             evaluate(learning_rate, state.count),
-            evaluate(strength, state.count),
+            strength,
             evaluate(averaging, state.count),
             is_step(state.count, restarts),
         )
@@ -188,7 +194,7 @@ def _rmda_update(
     state: RMDAState,
     params: Params,
     eta: jax.Array,
-    lam: jax.Array,
+    strength: Any,
     c: jax.Array,
     restart: ArrayLike,
 ) -> tuple[optax.Updates, RMDAState]:
@@ -207,7 +213,10 @@ def _rmda_update(
     # W_0 = the params that the stage begins with
     anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
     # What_t = prox_{tau_t lambda psi}(W_0 - M_t)
-    structured = prox_each(rules, jnp.subtract, (anchor, grad_sum), tau * lam)
+    problem = jnp.subtract, (anchor, grad_sum)
+    critical = critical_strengths(*problem, tau)
+    lam = strength_now(strength, state.count, rules, critical, w)
+    structured = prox_each(rules, *problem, tau, lam)
     # W_t - W_{t-1} = c_t (What_t - W_{t-1}). At c_t = 1 the params get the exact
     # zeros of What_t, because w + (0 - w) is 0.
     change = jax.tree.map(lambda x, w: scale(c, x - w), structured, w)
@@ -217,20 +226,20 @@ def _rmda_update(
         count=jnp.asarray(optax.safe_increment(state.count)),
         stage_count=t,
         weight_sum=tau,
-        strength=lam,
+        strength=as_state(lam, params),
         grad_sum=treedef.unflatten(grad_sum),
         anchor=treedef.unflatten(anchor),
     )
 
 
-def _initial_state(params: Params, dtype: Any) -> RMDAState:
+def _initial_state(params: Params, dtype: Any, strength: Any) -> RMDAState:
     real = jnp.result_type(float)
     # An array for each field: a buffer that two of them share cannot be donated.
     return RMDAState(
         count=jnp.zeros((), jnp.int32),
         stage_count=jnp.zeros((), jnp.int32),
         weight_sum=jnp.zeros((), real),
-        strength=jnp.zeros((), real),
+        strength=strength,
         grad_sum=accumulators(params, dtype),
         anchor=accumulators(params, dtype),
     )

@@ -14,7 +14,7 @@ class ProxArguments(NamedTuple):
     """A structured iterate, as the arguments of the prox that gives it."""
 
     center: Params
-    step_size: jax.Array
+    step_size: jax.Array  # without the strength
     metric: Params | None = None  # None: the plain prox
 
 

@@ -145,7 +145,7 @@ def iterate_parts(
             IteratePart(
                 rule,
                 rule.take(centers),
-                leaf.step_size * rule.multiplier,
+                leaf.step_size * leaf.strength * rule.multiplier,
                 None if leaf.metric is None else rule.take(metrics),
                 leaf.strength * rule.multiplier,
                 rule.take([leaf.mean_gradient for leaf in leaves]),
@@ -170,13 +170,19 @@ class _LeafState:
 
 def _leaves_of(state: Any) -> Any:
     center, step_size, metric = state.prox_arguments()
+    one = isinstance(state.strength, jax.Array)  # a budget has one for each leaf
+    strengths = (
+        jax.tree.map(lambda _: state.strength, center) if one else state.strength
+    )
     metrics = () if metric is None else (metric,)
 
-    def leaf(center: jax.Array, gradient: jax.Array, *metric: jax.Array) -> _LeafState:
+    def leaf(
+        center: jax.Array, strength: jax.Array, gradient: jax.Array, *metric: jax.Array
+    ) -> _LeafState:
         d = metric[0] if metric else None
-        return _LeafState(center, step_size, d, state.strength, gradient)
+        return _LeafState(center, step_size, d, strength, gradient)
 
-    return jax.tree.map(leaf, center, state.mean_gradient(), *metrics)
+    return jax.tree.map(leaf, center, strengths, state.mean_gradient(), *metrics)
 
 
 # States whose transformation may stand after a structured one in a chain: it changes no

@@ -158,7 +158,8 @@ def top_groups(
       Array([[3., 4.],
              [0., 0.],
              [0., 0.]], dtype=float32)
-      >>> rj.regularizers.top_groups(2 / 3, 0).support(rj.regularizers.top_groups(2 / 3, 0).prox(x, 0.1))
+      >>> two_thirds = rj.regularizers.top_groups(2 / 3, 0)
+      >>> two_thirds.support(two_thirds.prox(x, 0.1))
       Array([ True, False,  True], dtype=bool)
     """
     is_share = isinstance(k, numbers.Real) and not isinstance(k, numbers.Integral)

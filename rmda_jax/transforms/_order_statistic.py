@@ -1,0 +1,177 @@
+r"""The strength that keeps a budget: it lies between two neighbours in an order.
+
+At strength :math:`\lambda` those units are alive whose critical strength is above it.
+What they cost falls as :math:`\lambda` grows, so that bisection finds the least one
+whose cost is within the budget. Only numbers per unit are touched, never the params.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rmda_jax._types import Shape
+from rmda_jax.schedules._budget import Budget
+from rmda_jax.specs._leaf_rules import LeafRule
+
+MARGIN = 0.1  # how far above the units that are zero, where there is room
+
+
+def strengths_within(
+    budget: Budget,
+    count: jax.Array,
+    rules: Sequence[LeafRule],
+    levels: Sequence[jax.Array],
+    shapes: Sequence[Shape],
+) -> jax.Array:
+    """Return the strength of each rule with which the budget is kept.
+
+    Args:
+      budget: What is kept.
+      count: Updates so far.
+      rules: The rules that act.
+      levels: For each, the critical strengths of its units.
+      shapes: Of all leaves, in flattening order.
+
+    Returns:
+      Vector with an entry for each rule. They differ where a rule has no more units
+      than it must keep at least, and if the budget is one per rule.
+    """
+    levels = [x.astype(jnp.result_type(float)) for x in levels]
+    floors = [_floor(x, budget.at_least) for x in levels]
+    # What the floors keep is alive at any strength.
+    free = [
+        jnp.where((x > floor) | jnp.isnan(x), jnp.inf, x)
+        for x, floor in zip(levels, floors, strict=True)
+    ]
+    scopes = _scopes(budget, rules, free, shapes)
+    target = budget.kept(count, scopes.whole)
+    if budget.counts_groups:
+        target = jnp.round(target)
+    low = least_within(scopes.spent, target)
+    below = scopes.next_below(low)
+    if not budget.counts_groups:
+        # The nearer of the two: one unit may cost more than what is missing.
+        too_much = jnp.abs(scopes.spent(below) - target)
+        low = jnp.where(too_much < jnp.abs(scopes.spent(low) - target), below, low)
+    # If even no unit is too much, the floors are all that stays.
+    low = jnp.minimum(low, scopes.next_below(jnp.full_like(low, jnp.inf)))
+    found = between(low, scopes.next_above(low))
+    return jnp.minimum(found[scopes.of_rule], jnp.stack(floors))
+
+
+def between(low: jax.Array, high: jax.Array) -> jax.Array:
+    """Return the strength between the last unit that goes and the first that stays.
+
+    It is a tenth above the lower one; where that is too near the higher one, just below
+    that; and in the middle where the two are all but equal.
+    """
+    middle = jnp.sqrt(low) * jnp.sqrt(jnp.where(low == 0, 0, high))
+    room = jnp.maximum(middle, jnp.where(jnp.isinf(high), high, 0.999 * high))
+    return jnp.where(low == 0, 0, jnp.minimum((1 + MARGIN) * low, room))
+
+
+def least_within(
+    spent: Callable[[jax.Array], jax.Array], target: jax.Array
+) -> jax.Array:
+    """Return the least strengths at which no more is spent than the target.
+
+    Bisection on the bits: floats that are not negative are ordered as their bits are.
+    So it takes as many steps as a float has bits, and is exact.
+
+    Args:
+      spent: Decreasing functions of a vector of strengths, one for each entry.
+      target: Vector of what may be spent.
+
+    Returns:
+      Vector of strengths; infinity where all strengths spend too much.
+    """
+    real = jnp.result_type(float)
+    n_bits = jnp.finfo(real).bits
+    integer = jnp.int32 if n_bits == 32 else jnp.int64
+    as_float = lambda bits: lax.bitcast_convert_type(bits, real)
+    top = lax.bitcast_convert_type(jnp.full(target.shape, jnp.inf, real), integer)
+
+    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends  # too much is spent at the lower end, not at the higher
+        middle = jnp.maximum(low + (high - low) // 2, 0)
+        fits = spent(as_float(middle)) <= target
+        return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+    _, high = lax.fori_loop(0, n_bits - 1, halve, (jnp.full_like(top, -1), top))
+    return as_float(high)
+
+
+class _Scopes(NamedTuple):
+    """What shares one strength: all rules together, or each rule alone."""
+
+    of_rule: np.ndarray  # the scope of each rule
+    units: list[jax.Array]  # per scope, what strength each of its units survives
+    spent: Callable[[jax.Array], jax.Array]  # per scope, at a strength for each
+    whole: np.ndarray  # per scope, what is spent if all units are alive
+
+    def next_below(self, strength: jax.Array) -> jax.Array:
+        """Return the largest level below the strength of each scope, or 0."""
+        largest = lambda x, s: jnp.max(jnp.where(x < s, x, 0), initial=0)
+        pairs = zip(self.units, strength, strict=True)
+        return jnp.stack([largest(x, s) for x, s in pairs])
+
+    def next_above(self, strength: jax.Array) -> jax.Array:
+        """Return the least level above the strength of each scope, or infinity."""
+        inf = jnp.inf
+        least = lambda x, s: jnp.min(jnp.where(x > s, x, inf), initial=inf)
+        pairs = zip(self.units, strength, strict=True)
+        return jnp.stack([least(x, s) for x, s in pairs])
+
+
+def _scopes(
+    budget: Budget,
+    rules: Sequence[LeafRule],
+    levels: Sequence[jax.Array],
+    shapes: Sequence[Shape],
+) -> _Scopes:
+    flat = [x.ravel() for x in levels]
+    if budget.costs is not None:
+        costs = budget.costs
+        units = costs.unit_levels(levels)
+        spent = lambda strength: costs.share(
+            budget.kind, costs.alive_above(units, strength[0])
+        )[None]
+        return _Scopes(np.zeros(len(flat), int), [units], spent, np.ones(1))
+    sizes = [np.ones(x.size) for x in flat]
+    if budget.kind == "weights":
+        sizes = [
+            np.broadcast_to(
+                rule.regularizer.unit_sizes(rule.take(shapes)), x.shape
+            ).ravel()
+            for rule, x in zip(rules, levels, strict=True)
+        ]
+    of_rule = np.arange(len(flat))
+    if not budget.per_rule:
+        of_rule = np.zeros(len(flat), int)
+        flat, sizes = [jnp.concatenate(flat)], [np.concatenate(sizes)]
+    dtype = flat[0].dtype
+
+    def spent(strength: jax.Array) -> jax.Array:
+        return jnp.stack(
+            [
+                jnp.sum(jnp.where(x > s, jnp.asarray(size, dtype), 0))
+                for x, size, s in zip(flat, sizes, strength, strict=True)
+            ]
+        )
+
+    return _Scopes(of_rule, flat, spent, np.array([size.sum() for size in sizes]))
+
+
+def _floor(levels: jax.Array, at_least: int) -> jax.Array:
+    """Return a strength that so many units survive, or more if some are equal."""
+    kept = jnp.full((), jnp.inf, levels.dtype)
+    if at_least == 0:
+        return kept
+    next_below = lambda s: jnp.max(jnp.where(levels < s, levels, 0), initial=0)
+    for _ in range(at_least):
+        kept = next_below(kept)
+    return between(next_below(kept), kept)
