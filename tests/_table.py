@@ -328,7 +328,8 @@ TABLE: dict[str, Row] = {
         _prox.feasible_set(_sets.max_rank, _values.of_rank_at_most),
         on(DENSE, (3, 4), k=1),
         on(CONV, (2, 3, 2), k=2),
-        on(ATTENTION, (2, 3, 4), k=2, matrix_axes=(2, 0)),
+        on(ATTENTION, k=2, matrix_axes=(2, 0)),
+        on(None, (3, 4), k=2, matrix_axes=(1, 0)),
         on(NARROW, k=0),
     ),
     "n_m": row(

@@ -106,9 +106,7 @@ class TopGroups(FeasibleSet):
     def __post_init__(self):
         if not self.is_share:
             check_parameter("k", self.k, at_least=0, integer=True)
-            return
-        check_parameter("k", self.k)
-        if not 0 < self.k <= 1:
+        elif not 0 < self.k <= 1:
             raise ValueError(
                 f"`k` must be a number of groups, which is an int, or a share of them "
                 f"in (0, 1], got {self.k}."

@@ -72,12 +72,12 @@ def _check_numbers(
         return
     poisoned = x.copy()
     poisoned.flat[x.size // 2] = np.nan
-    other = _strengths(regularizer, poisoned, step_size, None)
+    other = np.asarray(_compiled(regularizer, poisoned, step_size, None))
     says = "gives none that is NaN for an array that holds NaN."
     require(np.isnan(other).any(), law, regularizer, says)
     low = x.astype(jnp.bfloat16)
     got, wide = (
-        _strengths(regularizer, y, step_size, None)
+        np.asarray(_compiled(regularizer, y, step_size, None))
         for y in (low, low.astype(np.float32))
     )
     finite = np.abs(wide[np.isfinite(wide)]).max(initial=0)
@@ -149,4 +149,4 @@ def _supports(
         options = {"rtol": 1e-5, "max_iters": 10_000}
         return regularizer.support(regularizer.metric_prox(x, t, metric, **options))
 
-    return jax.vmap(support)(steps)
+    return jax.vmap(support)(jnp.asarray(steps))

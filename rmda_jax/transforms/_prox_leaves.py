@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rmda_jax.regularizers.solvers._recomputed import recomputed
 from rmda_jax.specs._leaf_rules import LeafRule
-from rmda_jax.transforms._strength import of_rule
+from rmda_jax.transforms._strength import CriticalStrengths, of_rule
 
 
 def prox_each(
@@ -113,19 +113,23 @@ def critical_strengths(
     center: Callable[..., jax.Array],
     operands: Sequence[list[jax.Array]],
     step_size: jax.Array,
-) -> Callable[[LeafRule], jax.Array]:
-    """Return what finds the critical strengths of a rule's units.
+) -> CriticalStrengths:
+    """Return what finds the critical strengths of units, by the rules of their leaves.
 
     The arguments are those of `prox_each`.
     """
     rows = list(zip(*operands, strict=True))
 
-    def of(rule: LeafRule) -> jax.Array:
-        several = [center(*recomputed(*rows[i])) for i in rule.leaves]
-        x = tuple(several) if rule.is_tied else several[0]
-        return rule.regularizer.critical_strengths(x, step_size * rule.multiplier)
+    def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
+        found = []
+        for rule in rules:
+            several = [center(*recomputed(*rows[i])) for i in rule.leaves]
+            x = tuple(several) if rule.is_tied else several[0]
+            step = step_size * rule.multiplier
+            found.append(rule.regularizer.critical_strengths(x, step))
+        return found
 
-    return of
+    return of_rules
 
 
 def metric_critical_strengths(
@@ -134,21 +138,28 @@ def metric_critical_strengths(
     metric: Callable[[jax.Array], jax.Array],
     squares: list[jax.Array],
     step_size: jax.Array,
-) -> Callable[[LeafRule], jax.Array]:
-    """Return the same in a metric; the arguments are those of `metric_prox_each`."""
+) -> CriticalStrengths:
+    """Return the same in a metric; the arguments are those of `metric_prox_each`.
+
+    As there the leaves are taken in turn.
+    """
     rows = list(zip(*operands, squares, strict=True))
 
-    def of(rule: LeafRule) -> jax.Array:
-        several = []
-        for i in rule.leaves:
-            *row, u = recomputed(*rows[i])
-            d = metric(u)
-            several.append((center(*row, d), d))
-        x, d = several[0] if not rule.is_tied else zip(*several, strict=True)
-        step = step_size * rule.multiplier
-        return rule.regularizer.critical_strengths(x, step, d)
+    def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
+        found, zero = [], jnp.zeros((), jnp.int32)
+        for rule in rules:
+            several = []
+            for i in rule.leaves:
+                *row, u = recomputed(*rows[i])
+                d = metric(u + zero.astype(u.dtype))
+                several.append((center(*row, d), d))
+            x, d = zip(*several, strict=True) if rule.is_tied else several[0]
+            step = step_size * rule.multiplier
+            found.append(rule.regularizer.critical_strengths(x, step, d))
+            zero = jnp.minimum(jnp.sum(found[-1] > 0, dtype=jnp.int32), 0)
+        return found
 
-    return of
+    return of_rules
 
 
 def _each_once(rules: Sequence[LeafRule]) -> list[LeafRule]:

@@ -1,7 +1,7 @@
 """The strength of a step: the one that was given, or the one that keeps a budget."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,9 @@ from rmda_jax.specs._leaf_rules import LeafRule, active
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
 from rmda_jax.transforms._order_statistic import strengths_within
+
+CriticalStrengths: TypeAlias = Callable[[Sequence[LeafRule]], list[jax.Array]]
+"""From rules to the critical strengths of their units."""
 
 
 def check_strength(strength: Any) -> None:
@@ -42,12 +45,14 @@ def initial_strength(
     leaves, treedef = jax.tree.flatten(params)
 
     def first(*leaves: jax.Array) -> Any:
-        def critical_strengths(rule: LeafRule) -> jax.Array:
-            x = rule.take(leaves)
-            return rule.regularizer.critical_strengths(x, 1.0, x if metric else None)
+        def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
+            pairs = [(rule.regularizer, rule.take(leaves)) for rule in rules]
+            return [
+                r.critical_strengths(x, 1.0, x if metric else None) for r, x in pairs
+            ]
 
         count = jnp.zeros((), jnp.int32)
-        return strength_now(strength, count, rules, critical_strengths, leaves)
+        return strength_now(strength, count, rules, of_rules, leaves)
 
     _ = jax.eval_shape(first, *leaves)
     return treedef.unflatten([jnp.zeros((), real) for _ in leaves])
@@ -57,7 +62,7 @@ def strength_now(
     strength: Any,
     count: jax.Array,
     rules: Sequence[LeafRule],
-    critical_strengths: Callable[[LeafRule], jax.Array],
+    critical_strengths: CriticalStrengths,
     leaves: Sequence[jax.Array],
 ) -> jax.Array | list[jax.Array]:
     """Return the strength of a step: a scalar, or for a budget one for each leaf.
@@ -66,14 +71,14 @@ def strength_now(
       strength: A budget, or a number, array or schedule.
       count: Updates so far.
       rules: The rule of each leaf, in flattening order.
-      critical_strengths: Of the units of a rule, at the centre of this step.
+      critical_strengths: Of the units of some rules, at the centre of this step.
       leaves: Arrays of the shapes of the params.
     """
     if not isinstance(strength, Budget):
         return evaluate(strength, count)
     acting = active(rules)
     shapes = [x.shape for x in leaves]
-    levels = [critical_strengths(rule) for rule in acting]
+    levels = critical_strengths(acting)
     found = strengths_within(strength, count, acting, levels, shapes)
     each = [jnp.zeros((), jnp.result_type(float)) for _ in rules]
     for rule, its_strength in zip(acting, found, strict=True):

@@ -72,3 +72,28 @@ def test_nan_is_not_shrunk_away():
 def test_eigenvalues_are_there_beside_the_svd():
     names = primitives(rj.nuclear_norm().prox, jnp.ones((8, 4)), 1.0)
     assert {"eigh", "svd", "cond"} <= names
+
+
+def test_rank_in_a_metric_is_kept_and_stationary(x64):
+    generator = np.random.default_rng(0)
+    x, d = generator.normal(size=(2, 5, 4))
+    d = np.exp(d)
+    best = rj.regularizers.max_rank(2)
+    plain = best.prox(x, 1.0)
+    options = {"start": plain, "rtol": 1e-8, "max_iters": 10_000}
+    found = best.solve_metric_prox(x, 1.0, d, **options)
+    assert found.converged
+    assert best.value(found.x) == 0
+    loss = lambda y: np.sum(d * np.square(np.asarray(y) - x))
+    assert loss(found.x) < loss(plain)
+    # No direction within the matrices of rank 2 lowers the loss.
+    u, _, vt = np.linalg.svd(np.asarray(found.x))
+    slope = d * (np.asarray(found.x) - x)
+    tangent = [u[:, :2].T @ slope, slope @ vt[:2].T]
+    assert max(np.abs(t).max() for t in tangent) <= 1e-6 * np.abs(slope).max()
+
+
+def test_a_matrix_of_low_rank_keeps_its_bits():
+    x = np.outer([1.0, 2.0, 3.0], [0.1, 0.7, -0.3, 0.2]).astype(np.float32)
+    np.testing.assert_array_equal(rj.regularizers.max_rank(1).prox(x, 1.0), x)
+    assert (np.asarray(rj.regularizers.max_rank(0).prox(x, 1.0)) == 0).all()

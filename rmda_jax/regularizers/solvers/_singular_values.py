@@ -83,7 +83,7 @@ def leading_part(x: jax.Array, k: int) -> jax.Array:
       k: How many stay.
 
     Returns:
-      Matrices of the same shape; ``x`` itself if it has no more.
+      Matrices of the same shape; ``x`` itself where the others are of rounding.
 
     Raises:
       ValueError: as in `shrunk_singular_values`.
@@ -91,8 +91,14 @@ def leading_part(x: jax.Array, k: int) -> jax.Array:
     _require_whole(x)
     if k >= min(x.shape[-2:]) or x.size == 0:
         return x
-    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-    return matmul(u[..., :k] * s[..., None, :k], vt[..., :k, :])
+    if x.shape[-2] < x.shape[-1]:
+        return transpose(leading_part(transpose(x), k))
+    _, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    vt = vt[..., :k, :]
+    # A matrix that has no more, up to rounding, keeps its very bits.
+    dust = x.shape[-2] * float(jnp.finfo(x.dtype).eps) * s[..., :1]
+    has_more = ~(s[..., k : k + 1] <= dust)
+    return jnp.where(has_more[..., None], matmul(x, matmul(transpose(vt), vt)), x)
 
 
 def _require_whole(x: jax.Array) -> None:
