@@ -174,7 +174,7 @@ def group_l0(group_axes: GroupAxes = -2, *, weighted: bool = True) -> Regularize
 
     Returns:
       A nonconvex regularizer; a group survives untouched iff
-      :math:`\|x_g\|^2 > 2 t w_g`.
+      :math:`\|x_g\|^2 > 2 t w_g`, in a metric iff :math:`\sum d x_g^2 > 2 t w_g`.
 
     Raises:
       ValueError: at use, a missing axis.
