@@ -76,11 +76,12 @@ def strength_now(
     """
     if not isinstance(strength, Budget):
         return evaluate(strength, count)
-    acting = active(rules)
-    shapes = [x.shape for x in leaves]
+    acting, shapes = active(rules), [x.shape for x in leaves]
+    each = [jnp.zeros((), jnp.result_type(float)) for _ in rules]
+    if not acting:
+        return each
     levels = critical_strengths(acting)
     found = strengths_within(strength, count, acting, levels, shapes)
-    each = [jnp.zeros((), jnp.result_type(float)) for _ in rules]
     for rule, its_strength in zip(acting, found, strict=True):
         for i in rule.leaves:
             each[i] = its_strength
