@@ -1,0 +1,1 @@
+"""Whether budgets are kept: sizes asked for and reached, on four models."""

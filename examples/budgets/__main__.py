@@ -1,0 +1,207 @@
+"""Ask for a size, train, shrink, and compare: are budgets kept?
+
+Four models, three kinds of budget, four methods, five sizes: 240 short runs, the sizes of
+each program side by side under `jax.vmap`. Every run ends with `shrink.apply`, and what
+is reported is what it left: units of the rules, weights of all leaves, FLOPs by the
+compiler's own count.
+
+    python -m examples.budgets >> examples/budgets/results.jsonl  # goes on where it stopped
+    python -m examples.budgets report
+"""
+
+import collections
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import rmda_jax as rj
+from examples._data import load
+from examples.demo.__main__ import LeNet
+from examples.shrink.cases import function_of, mlp
+from examples.shrink.models import LanguageModel, VisionTransformer
+
+RESULTS = Path(__file__).parent / "results.jsonl"
+KEPT = (0.2, 0.35, 0.5, 0.65, 0.8)
+KINDS = ("groups", "weights", "flops")
+# Learning rates of the demo and of the shrink example; no strength is chosen.
+METHODS = {"RMDA": 1.0, "RAMDA": 0.1, "ProxSGD": 0.3, "ProxGen": 0.01}
+STEPS, BATCH = 240, 32
+
+
+class Model(NamedTuple):
+    """A function of params and inputs, and the data that it learns."""
+
+    fn: Callable[[Any, jax.Array], jax.Array]
+    params: Any
+    inputs: jax.Array
+    labels: jax.Array
+
+
+def models() -> dict[str, Callable[[], Model]]:
+    """Return what makes each model: seed 0, with scikit-learn's digits or a text."""
+    data = load("digits").train
+    images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
+    rng = nnx.Rngs(0)
+
+    def dense() -> Model:
+        layers = [
+            nnx.Linear(n, m, rngs=rng) for n, m in ((64, 128), (128, 128), (128, 10))
+        ]
+        state = lambda x: nnx.to_pure_dict(nnx.state(x))
+        params = {f"dense{i}": state(x) for i, x in enumerate(layers)}
+        return Model(mlp, params, images, labels)
+
+    def text() -> Model:
+        codes = np.frombuffer(Path(__file__).read_bytes(), np.uint8).astype(np.int32)
+        windows = np.arange(len(codes) - 33)[::3, None] + np.arange(33)
+        tokens = jnp.asarray(np.clip(codes, 32, 126) - 31)[windows]
+        fn, params = function_of(LanguageModel(96, rngs=rng))
+        return Model(fn, params, tokens[:, :-1], tokens[:, 1:])
+
+    return {
+        "MLP": dense,
+        "CNN": lambda: Model(*function_of(LeNet(8, rngs=rng)), images, labels),
+        "ViT": lambda: Model(*function_of(VisionTransformer(rngs=rng)), images, labels),
+        "GPT": text,
+    }
+
+
+def make_optimizer(method: str, rules: Any, budget: Any) -> Any:
+    """Return one of METHODS; RMDA and RAMDA cease to average within the last stage."""
+    stages = rj.stages(
+        METHODS[method],
+        milestones=[STEPS * 7 // 10, STEPS * 8 // 10],
+        averaging=0.2,
+        ramp="sqrt",
+    )
+    match method:
+        case "RMDA":
+            return rj.rmda(regularizer=rules, strength=budget, **stages)
+        case "RAMDA":
+            return rj.ramda(regularizer=rules, strength=budget, **stages)
+        case "ProxSGD":
+            return rj.proxsgd(stages["learning_rate"], rules, budget)
+        case _:
+            return rj.proxgen(stages["learning_rate"], rules, budget)
+
+
+def train(model: Model, method: str, rules: Any, budget: Any) -> Any:
+    """Return the params after all steps."""
+    tx = make_optimizer(method, rules, budget)
+
+    def loss(params: Any, batch: jax.Array) -> jax.Array:
+        logits = model.fn(params, model.inputs[batch])
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits, model.labels[batch]
+        ).mean()
+
+    def step(carry: Any, batch: jax.Array) -> tuple[Any, jax.Array]:
+        params, state = carry
+        value, grads = jax.value_and_grad(loss)(params, batch)
+        updates, state = tx.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), value
+
+    batches = np.random.default_rng(0).integers(0, len(model.labels), (STEPS, BATCH))
+    start = model.params, tx.init(model.params)
+    (params, _), losses = jax.lax.scan(step, start, jnp.asarray(batches))
+    return params, losses[-20:].mean()
+
+
+def measured(model: Model, rules: Any, params: Any) -> dict[str, Any]:
+    """Return what `shrink` leaves of the params, as shares."""
+    x = model.inputs[:8]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dead layers, which are counted here
+        plan = rj.shrink.plan(model.fn, params, x)
+    small = rj.shrink.apply(plan, params)
+    size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    supports = [np.asarray(s) for s in jax.tree.leaves(rules.support(params))]
+    alive = sum(int(s.sum()) for s in supports)
+    return {
+        "units": alive,
+        "of": sum(s.size for s in supports),
+        "weights": size(small) / size(params),
+        "flops": n_flops(model.fn, small, x) / n_flops(model.fn, params, x),
+        "dead": sum(not s.any() for s in supports),
+    }
+
+
+def n_flops(fn: Callable[..., Any], params: Any, x: jax.Array) -> float:
+    """Return the compiler's count for one call."""
+    return jax.jit(fn).lower(params, x).compile().cost_analysis()["flops"]
+
+
+def main() -> None:
+    """Make the runs that are missing in the results, a line for each."""
+    done = {(r["model"], r["kind"], r["method"]) for r in read()}
+    for name, make in models().items():
+        missing = [
+            (kind, method)
+            for kind in KINDS
+            for method in METHODS
+            if (name, kind, method) not in done
+        ]
+        if not missing:
+            continue
+        model = make()
+        x = model.inputs[:8]
+        rules = rj.shrink.group_rules(model.fn, model.params, x)
+        costs = rj.shrink.costs(model.fn, model.params, x, regularizer=rules)
+        for kind, method in missing:
+            with_costs = {} if kind == "groups" else {"costs": costs}
+
+            def run(kept: jax.Array) -> Any:
+                budget = rj.budget(**{kind: kept}, ramp_steps=STEPS // 2, **with_costs)  # noqa: B023
+                return train(model, method, rules, budget)  # noqa: B023
+
+            trees, losses = jax.jit(jax.vmap(run))(jnp.asarray(KEPT))
+            for i, kept in enumerate(KEPT):
+                params = jax.tree.map(lambda x: x[i], trees)  # noqa: B023
+                row = {"model": name, "kind": kind, "method": method, "asked": kept}
+                row |= measured(model, rules, params) | {"loss": float(losses[i])}
+                print(json.dumps(row), flush=True)
+
+
+def read() -> list[dict[str, Any]]:
+    """Return the results, a dict for each run."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def errors(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """Return by model and kind how far the runs are off: units, or points of share."""
+    found: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
+    for row in rows:
+        if row["kind"] == "groups":
+            off = abs(row["units"] - round(row["asked"] * row["of"]))
+        else:
+            off = 100 * abs(row[row["kind"]] - row["asked"])
+        found[row["model"], row["kind"]].append(off)
+    return found
+
+
+def report() -> None:
+    """Print the table of the errors."""
+    rows = read()
+    print("| model | kind | runs | largest error | mean error |\n|---|---|---|---|---|")
+    for (model, kind), off in errors(rows).items():
+        unit = "units" if kind == "groups" else "points"
+        numbers = f"{max(off):.2f} {unit} | {np.mean(off):.2f}"
+        print(f"| {model} | {kind} | {len(off)} | {numbers} |")
+    print(
+        f"\n{len(rows)} runs, {sum(row['dead'] > 0 for row in rows)} with a dead layer"
+    )
+
+
+if __name__ == "__main__":
+    report() if sys.argv[1:] == ["report"] else main()
