@@ -59,7 +59,7 @@ def called_out(all_zero: Sequence[str]) -> list[str]:
         f"all units are zero in {', '.join(all_zero)}: nothing passes through, and "
         "without a path around, as a residual sum is, the output is constant. If "
         "training did that, the strength is too large: lower it, or set a budget with "
-        "units that every rule keeps: strength=rj.budget(groups=0.3, at_least=1)."
+        "`at_least` units for every rule: strength=rj.budget(groups=0.3, at_least=1)."
     ]
 
 
