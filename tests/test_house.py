@@ -56,8 +56,8 @@ PUBLIC = {
         save slice_module spec trace verify
     """,
     "rmda_jax.metrics": """
-        group_sparsity margin rank sparsity stable_since stationarity
-        support_distance update_stable_since
+        Summary SupportedSize group_sparsity margin rank sparsity stable_since
+        stationarity summary support_distance supported_size update_stable_since
     """,
     "rmda_jax.testing": """
         LAWS Trial UPDATE_LAWS check_accumulators check_answers check_batches

@@ -132,8 +132,11 @@ def test_tie_is_traced(tie, dtype):
             state = tx.init(params)
             _, state = jax.eval_shape(step_of(tx), params, state, params)
             if make is not rj.proxgen:
-                for read in (rj.metrics.stationarity, rj.metrics.margin):
+                for name in ("stationarity", "margin", "supported_size"):
+                    read = getattr(rj.metrics, name)
                     _ = jax.eval_shape(lambda s, read=read: read(s, rules), state)
+            measure = lambda s: rj.metrics.summary(s, rules, params)
+            _ = jax.eval_shape(measure, state)
 
 
 @pytest.mark.parametrize("grow", ["gradient", "random", None])

@@ -17,3 +17,8 @@ from rmda_jax.metrics._sparsity import (
     rank as rank,
     sparsity as sparsity,
 )
+from rmda_jax.metrics._summary import Summary as Summary, summary as summary
+from rmda_jax.metrics._supported_size import (
+    SupportedSize as SupportedSize,
+    supported_size as supported_size,
+)

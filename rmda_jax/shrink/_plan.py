@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from rmda_jax.shrink.interpret._values import (
     unknown,
     with_provenance,
 )
-from rmda_jax.specs._report import called_out
+from rmda_jax.specs._report import called_out, warn_of_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +93,7 @@ class Plan:
         lines += [f"the function does not follow: {c}" for c in self.conflicts]
         if self.error:
             lines.append(f"the function refuses the sliced params: {self.error}")
-        return "\n".join([*lines, *self._called_out()])
-
-    def _called_out(self) -> list[str]:
-        return called_out([cut.name for cut in self.cuts if cut.all_zero])
+        return "\n".join([*lines, *called_out(_all_zero(self.cuts))])
 
 
 def plan(
@@ -203,9 +199,12 @@ def plan(
             error = describe(refusal)
     folds = _folds(removal, shapes)
     made = Plan(_cuts(found, removal, kept), folds, shapes, wrong, error)
-    for line in made._called_out():
-        warnings.warn(line, stacklevel=2)
+    warn_of_zeros(_all_zero(made.cuts), stacklevel=2)
     return made
+
+
+def _all_zero(cuts: Sequence[GroupCut]) -> list[str]:
+    return [cut.name for cut in cuts if cut.all_zero]
 
 
 def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:

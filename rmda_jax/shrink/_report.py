@@ -15,7 +15,7 @@ from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._verify import OutputDifference, verify
 from rmda_jax.specs._names import leaf_names, leaves_in_order_of
-from rmda_jax.specs._report import called_out, passes_on
+from rmda_jax.specs._report import called_out, passes_on, warn_of_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +107,9 @@ def report(
     Returns:
       The report; its ``str`` is a table.
 
+    Warns:
+      UserWarning: all units of a leaf before are zero: nothing passes through it.
+
     Raises:
       ValueError: ``repeats`` is not positive, the trees have different leaves, or the
         outputs different shapes.
@@ -143,6 +146,12 @@ def report(
         ],
         repeats,
     )
+    all_zero = tuple(
+        name
+        for name, x in zip(leaf_names(params), jax.tree.leaves(params), strict=True)
+        if passes_on(name, shape_dtype_of(x)[0]) and not np.any(x)
+    )
+    warn_of_zeros(all_zero, stacklevel=2)
     return Report(
         layers=layers,
         parameters=BeforeAfter(*(sum(map(_size, jax.tree.leaves(t))) for t in trees)),
@@ -154,11 +163,7 @@ def report(
         difference=verify(
             fn, params, small_params, *inputs, small_fn=small_fn, plan=plan, **options
         ),
-        all_zero=tuple(
-            name
-            for name, x in zip(leaf_names(params), jax.tree.leaves(params), strict=True)
-            if passes_on(name, shape_dtype_of(x)[0]) and not np.any(x)
-        ),
+        all_zero=all_zero,
     )
 
 

@@ -16,7 +16,7 @@ from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.specs import _leaf_rules
 from rmda_jax.specs._leaf_rules import LeafRule, check_fit, check_not_empty
 from rmda_jax.specs._names import leaf_names
-from rmda_jax.specs._report import remarks, table
+from rmda_jax.specs._report import called_out, remarks, table, warn_of_zeros
 
 
 class Rule(NamedTuple):
@@ -161,11 +161,18 @@ class RegularizerMap:
           The table as text, one line per leaf and a line of totals; and a remark on
           every rule that takes biases or scales of norms together with kernels.
 
+        Warns:
+          UserWarning: all units of a leaf are zero: nothing passes through it. The
+            report says so, too.
+
         Raises:
           TypeError, ValueError: as in `resolve`.
         """
         rules = self.resolve(params)
-        return "\n".join((table(rules, params), *self._remarks(rules, params)))
+        lines, all_zero = table(rules, params)
+        warn_of_zeros(all_zero, stacklevel=2)
+        notes = *called_out(all_zero), *self._remarks(rules, params)
+        return "\n".join((lines, *notes))
 
     def resolve(self, params: Params) -> list[LeafRule]:
         """Match the rules against a tree.

@@ -1,5 +1,6 @@
 """What a spec finds in a tree, as a table."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -10,8 +11,11 @@ from rmda_jax._types import Params, Shape, shape_dtype_of_leaf
 from rmda_jax.specs._leaf_rules import LeafRule, active
 
 
-def table(rules: Sequence[LeafRule], params: Params) -> str:
-    """Return a table of the leaves of a tree; see `RegularizerMap.report`."""
+def table(rules: Sequence[LeafRule], params: Params) -> tuple[str, list[str]]:
+    """Return a table of the leaves of a tree, and the names of those all zero.
+
+    See `RegularizerMap.report`.
+    """
     leaves = jax.tree.leaves(params)
     named = zip(rules, leaves, strict=True)
     shapes = [shape_dtype_of_leaf(rule.name, leaf)[0] for rule, leaf in named]
@@ -38,7 +42,7 @@ def table(rules: Sequence[LeafRule], params: Params) -> str:
             all_zero.append(rule.name)
         rows.append((*row, str(alive.size), _range(sizes), _share(zero, alive.size)))
     rows.append(("total", "", "", str(units), "", _share(zeros, units)))
-    return "\n".join([_aligned(rows), *called_out(all_zero)])
+    return _aligned(rows), all_zero
 
 
 def passes_on(name: str, shape: Shape) -> bool:
@@ -54,8 +58,15 @@ def called_out(all_zero: Sequence[str]) -> list[str]:
     return [
         f"all units are zero in {', '.join(all_zero)}: nothing passes through, and "
         "without a path around, as a residual sum is, the output is constant. If "
-        "training did that, the strength is too large: lower it."
+        "training did that, the strength is too large: lower it, or set a budget with "
+        "`at_least` units for every rule: strength=rj.budget(groups=0.3, at_least=1)."
     ]
+
+
+def warn_of_zeros(all_zero: Sequence[str], *, stacklevel: int) -> None:
+    """Warn of what is zero as a whole, in the words of `called_out`."""
+    for line in called_out(all_zero):
+        warnings.warn(line, UserWarning, stacklevel=stacklevel + 1)
 
 
 def remarks(pattern: str, ranks: Mapping[str, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where the zeros are, for states that hold no structured iterate."""
+"""The states of this library in any optimizer state, and where their zeros are."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from rmda_jax.transforms._proxsgd_adaptive import ProxSGDAdaptiveState
 from rmda_jax.transforms._ramda import RAMDAState
 from rmda_jax.transforms._rigl import RigLState
 from rmda_jax.transforms._rmda import RMDAState
+from rmda_jax.transforms._state import StructuredState
 
 _IN_PARAMS = (
     "its params carry the exact zeros themselves, after every update. Measure and "
@@ -42,6 +43,27 @@ def states_in(opt_state: Any, is_state: Callable[[Any], bool]) -> list[Any]:
     """Return the states of a kind inside an optimizer state, outermost first."""
     nodes: list[Any] = jax.tree.leaves(opt_state, is_leaf=is_state)
     return [node for node in nodes if is_state(node)]
+
+
+def states_of_run(opt_state: Any) -> list[Any]:
+    """Return the states of this library, or raise a TypeError if there is none.
+
+    That of `rigl` is among them only if what it wraps has none.
+    """
+
+    def has_prox(node: Any) -> bool:
+        known = isinstance(node, tuple(_REMARKS)) and not isinstance(node, RigLState)
+        return known or isinstance(node, StructuredState)
+
+    found = states_in(opt_state, has_prox) or states_in(
+        opt_state, lambda node: isinstance(node, RigLState)
+    )
+    if not found:
+        raise TypeError(
+            "`opt_state` holds no state of a transformation of rmda_jax, got "
+            f"{type(opt_state).__name__}. {where_the_zeros_are(opt_state)}"
+        )
+    return found
 
 
 def where_the_zeros_are(opt_state: Any) -> str:

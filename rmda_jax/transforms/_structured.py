@@ -123,6 +123,16 @@ class IteratePart(NamedTuple):
             return acting.prox_support(self.center, self.step_size)
         return acting.support(self.structured())
 
+    def critical_multiples(self) -> jax.Array | None:
+        """Return the critical strengths of its units as multiples of the strength.
+
+        Those above 1 are alive. None if it is not regularized.
+        """
+        acting = self.rule.regularizer
+        if acting is None:
+            return None
+        return acting.critical_strengths(self.center, self.step_size, self.metric)
+
 
 def iterate_parts(
     opt_state: Any, regularizer: RegularizerSpec

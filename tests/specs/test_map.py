@@ -1,6 +1,7 @@
 """RegularizerMap: what its rules match, and what its methods do on whole trees."""
 
 import pickle
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -153,24 +154,30 @@ def test_report_calls_out_leaves_of_which_all_units_are_zero(
     spec = rj.RegularizerMap([("*", rj.l1())])
     line = f"all units are zero in {name}: nothing passes through"
     zeros = jnp.zeros(shape)
-    report = spec.report({name: zeros, "other": jnp.ones((2, 2))})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = spec.report({name: zeros, "other": jnp.ones((2, 2))})
     assert (line in report) == is_called_out
-    assert ("the strength is too large: lower it" in report) == is_called_out
+    remedy = "lower it, or set a budget with `at_least` units"
+    assert (f"the strength is too large: {remedy}" in report) == is_called_out
+    assert [w.filename for w in caught] == [__file__] * is_called_out
+    assert all(str(w.message) in report for w in caught)
     alive = spec.report({name: zeros.at[0].set(1.0), "other": jnp.ones((2, 2))})
     assert "all units are zero" not in alive
 
 
 def test_report_calls_out_ties_of_zeros():
     spec = rj.RegularizerMap([(("a", "b"), rj.tied_group_lasso([-1, -2]))])
-    report = spec.report({"a": jnp.zeros((3, 4)), "b": jnp.zeros((4, 2))})
+    with pytest.warns(UserWarning, match="all units are zero in a: nothing"):
+        report = spec.report({"a": jnp.zeros((3, 4)), "b": jnp.zeros((4, 2))})
     assert "all units are zero in a: nothing" in report
 
 
 def test_report_shows_tiles_of_unequal_size():
     spec = rj.RegularizerMap([("w", rj.group_lasso((0, 1), block=(4, 4)))])
-    report = spec.report({"w": jnp.zeros((6, 8))})
+    report = spec.report({"w": jnp.zeros((6, 8)).at[0, 0].set(1)})
     assert "8-16" in report
-    assert "4 (100.0%)" in report
+    assert "3 (75.0%)" in report
 
 
 def test_report_remarks_on_vectors_that_a_rule_takes_with_kernels():

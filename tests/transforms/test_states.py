@@ -17,6 +17,7 @@ READERS = [
     lambda state: rj.structured_support(state, rj.l1()),
     lambda state: rj.metrics.stationarity(state, rj.l1()),
     lambda state: rj.metrics.margin(state, rj.l1()),
+    lambda state: rj.metrics.supported_size(state, rj.l1()),
 ]
 REMARKS = {
     "proxsgd": "the state of proxsgd: its params carry the exact zeros themselves",
