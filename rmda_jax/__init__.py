@@ -4,13 +4,13 @@ All regularizers are in `rmda_jax.regularizers`; the dozen that most people use 
 as well.
 """
 
-from types import FunctionType
-from typing import TYPE_CHECKING
-
 from rmda_jax._version import __version__ as __version__  # first: it looks at JAX's
 
 # isort: split
 from rmda_jax import metrics as metrics, regularizers as regularizers, shrink as shrink
+from rmda_jax._former_names import (
+    __getattr__ as __getattr__,  # pyright: ignore[reportAttributeAccessIssue]
+)
 from rmda_jax.regularizers import (
     Regularizer as Regularizer,
     box as box,
@@ -46,11 +46,3 @@ from rmda_jax.transforms import (
     structured_params as structured_params,
     structured_support as structured_support,
 )
-
-if not TYPE_CHECKING:  # or no misspelt name would be found
-
-    def __getattr__(name: str):
-        """Find the other regularizers too: code of before has them from here."""
-        if isinstance(factory := vars(regularizers).get(name), FunctionType):
-            return factory
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

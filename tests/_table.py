@@ -340,6 +340,12 @@ TABLE: dict[str, Row] = {
     ),
 }
 
+# The dozen that stand at the top of the package as well.
+COMMON = (
+    *("l1", "elastic_net", "mcp", "group_lasso", "group_mcp", "sparse_group_lasso"),
+    *("tied_group_lasso", "nuclear_norm", "top_k", "n_m", "ternary", "box"),
+)
+
 ORACLES = {name: found.oracle for name, found in TABLE.items() if found.oracle}
 
 

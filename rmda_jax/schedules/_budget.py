@@ -170,8 +170,8 @@ def _check_amount(kind: str, amount: Any) -> None:
             f"`{kind}` must be a number, an array of rank 0 or a schedule, got "
             f"{amount!r}."
         )
-    share = kind != "n_groups"
-    if not (0 < amount <= 1 if share else amount >= 1):
+    share, number = kind != "n_groups", float(amount)
+    if not (0 < number <= 1 if share else number >= 1):
         remedy = " For a number of groups there is `n_groups`." if share else ""
         raise ValueError(
             f"`{kind}` must {'lie in (0, 1]' if share else 'be at least 1'}, got "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rmda_jax as rj
-from tests._table import TABLE, make, public_factories
+from tests._table import COMMON, TABLE, make, public_factories
 
 TRIES = [
     pytest.param(name, tried.arguments, id=f"{name}-{i}")
@@ -17,18 +17,12 @@ TRIES = [
 AXES = {"axis", "group_axes", "matrix_axes"}
 
 
-AT_THE_TOP = {
-    *("l1", "elastic_net", "mcp", "group_lasso", "group_mcp", "sparse_group_lasso"),
-    *("tied_group_lasso", "nuclear_norm", "top_k", "n_m", "ternary", "box"),
-}
-
-
 def test_every_public_factory_is_in_the_table():
     assert public_factories() == set(TABLE)
 
 
 def test_a_dozen_are_at_the_top_as_well_and_the_others_are_still_found_there():
-    assert set(TABLE) & set(dir(rj)) == AT_THE_TOP
+    assert set(TABLE) & set(dir(rj)) == set(COMMON)
     for name in TABLE:
         assert getattr(rj, name) is getattr(rj.regularizers, name)
     with pytest.raises(AttributeError, match="no attribute 'named'"):
