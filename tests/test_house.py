@@ -67,7 +67,7 @@ PUBLIC = {
         check_firmly_nonexpansive check_homogeneous check_huge_step check_init
         check_jit check_metric_prox check_minimizes check_nan check_nan_spreads
         check_object check_projection check_pure check_regularizer check_scan
-        check_separable check_snap check_state check_tiny_entries
+        check_separable check_snap check_state check_support_mask check_tiny_entries
         check_transformation check_trees check_units check_update_dtypes
         check_update_zeros check_vmap check_zero_step check_zero_strength
     """,
