@@ -44,8 +44,8 @@ METHODS = types.FunctionType | property | classmethod | staticmethod
 FACTORIES = " ".join(TABLE)
 PUBLIC = {
     "rmda_jax": f"""
-        ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
-        Regularizer RegularizerMap RigLState __version__ metrics proxgen proxsgd
+        HealState ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
+        Regularizer RegularizerMap RigLState __version__ heal metrics proxgen proxsgd
         proxsgd_adaptive proxssi ramda regularizers rigl rigl_params rmda shrink
         stages structured_params structured_support {FACTORIES}
     """,

@@ -59,6 +59,8 @@ with ``binary(soft=True)`` and its like it is the revised ProxQuant.
 """
 
 from rmda_jax.transforms._adam import ProxAdamState as ProxAdamState
+from rmda_jax.transforms._heal import heal as heal
+from rmda_jax.transforms._heal_state import HealState as HealState
 from rmda_jax.transforms._proxgen import proxgen as proxgen
 from rmda_jax.transforms._proxsgd import (
     ProxSGDState as ProxSGDState,
