@@ -44,6 +44,10 @@ the learning rate of SGD without momentum or more, `ramda` a tenth to a hundredt
 that, `proxgen` and `proxssi` Adam's. Strengths do not carry over from one to another:
 select each.
 
+**Afterwards.** A regularizer also shrinks what it keeps. `heal` begins with any of
+these, freezes the zeros that were found, and goes on with any Optax optimizer on the
+rest, without a regularizer.
+
 **What it costs.** `rmda` and `proxsgd` are two passes over memory, one for the norms
 and one for everything else, and take about the time of `optax.adam`. The adaptive
 methods solve one scalar equation per group, in one or two steps of third order that

@@ -263,11 +263,15 @@ def _heal(
     averaging: optax.ScalarOrSchedule = 1.0,
     method: str = "proxsgd",
 ) -> optax.GradientTransformation:
-    """A method that AdamW with clipping takes over from, halfway through the steps."""
+    """A method, and halfway through the steps SGD with all that masks must stop."""
     first = getattr(rj, method)(
         learning_rate, regularizer, strength, averaging=averaging
     )
-    then = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.01))
+    then = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.add_decayed_weights(1e-4),
+        optax.sgd(0.002, momentum=0.9),
+    )
     return rj.heal(first, then, regularizer, STEPS // 2)
 
 
@@ -278,7 +282,7 @@ _HEAL = dict(
     exact={},
     first_step=_prox_sgd,
     plain={"averaging": 1.0},
-    exempt=(testing.check_accumulators,),  # those of AdamW are like the params
+    exempt=(testing.check_accumulators,),  # they are the optimizer's
 )
 
 ROWS = [
