@@ -1,5 +1,6 @@
 """Healing: after a method found the structure, any optimizer trains what is left."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -126,11 +127,13 @@ def heal(
     ) -> tuple[optax.Updates, HealState]:
         check_updates(updates, params, state, HealState)
         like = jax.eval_shape(init_fn, params)
-        arguments = updates, state, params, like, extra_args
+        # Arguments, not closures: of an array that is none, `zeros_like` in a branch
+        # loses the sharding. Extra arguments may be no arrays.
         return lax.cond(
             state.count < start_step,
-            lambda: phases.by_method(*arguments),
-            lambda: phases.by_optimizer(*arguments),
+            functools.partial(phases.by_method, like, extra_args),
+            functools.partial(phases.by_optimizer, like, extra_args),
+            *(updates, state, params),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -146,20 +149,20 @@ class _Phases(NamedTuple):
 
     def by_method(
         self,
+        like: HealState,
+        extra: Any,
         updates: Any,
         state: HealState,
         params: Params,
-        like: HealState,
-        extra: Any,
     ) -> tuple[Any, HealState]:
         """Return the update of the method, the last one to its structured iterate.
 
         Args:
+          like: A state in the containers in which to return one.
+          extra: Extra arguments.
           updates: The gradients.
           state: The state.
           params: The params.
-          like: A state in the containers in which to return one.
-          extra: Extra arguments.
         """
         delta, method_state = self.method.update(
             updates, state.method_state, params, **extra
@@ -180,11 +183,11 @@ class _Phases(NamedTuple):
 
     def by_optimizer(
         self,
+        like: HealState,
+        extra: Any,
         updates: Any,
         state: HealState,
         params: Params,
-        like: HealState,
-        extra: Any,
     ) -> tuple[Any, HealState]:
         """Return the update of the optimizer inside of the support."""
         rules = resolve(self.regularizer, params)
