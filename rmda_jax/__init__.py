@@ -29,12 +29,14 @@ from rmda_jax.regularizers import (
 from rmda_jax.schedules import budget as budget, stages as stages
 from rmda_jax.specs import RegularizerMap as RegularizerMap
 from rmda_jax.transforms import (
+    HealState as HealState,
     ProxAdamState as ProxAdamState,
     ProxSGDAdaptiveState as ProxSGDAdaptiveState,
     ProxSGDState as ProxSGDState,
     RAMDAState as RAMDAState,
     RigLState as RigLState,
     RMDAState as RMDAState,
+    heal as heal,
     proxgen as proxgen,
     proxsgd as proxsgd,
     proxsgd_adaptive as proxsgd_adaptive,

@@ -46,10 +46,11 @@ FACTORIES = " ".join(TABLE)
 AT_THE_TOP = " ".join(COMMON)
 PUBLIC = {
     "rmda_jax": f"""
-        ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
-        Regularizer RegularizerMap RigLState __version__ budget metrics
+        HealState ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
+        Regularizer RegularizerMap RigLState Suggestion __version__ budget heal metrics
         proxgen proxsgd proxsgd_adaptive proxssi ramda regularizers rigl rigl_params
-        rmda shrink stages structured_params structured_support {AT_THE_TOP}
+        rmda shrink stages structured_params structured_support suggest_strength
+        {AT_THE_TOP}
     """,
     "rmda_jax.regularizers": f"Regularizer {FACTORIES}",
     "rmda_jax.shrink": """
@@ -69,7 +70,7 @@ PUBLIC = {
         check_firmly_nonexpansive check_homogeneous check_huge_step check_init
         check_jit check_metric_prox check_minimizes check_nan check_nan_spreads
         check_object check_projection check_pure check_regularizer check_scan
-        check_separable check_snap check_state check_tiny_entries
+        check_separable check_snap check_state check_support_mask check_tiny_entries
         check_transformation check_trees check_units check_update_dtypes
         check_update_zeros check_vmap check_zero_step check_zero_strength
     """,

@@ -30,10 +30,11 @@ from rmda_jax._types import Arrays, Scalar, Shapes
 from rmda_jax.regularizers._checks import check_step_size
 from rmda_jax.regularizers._critical_strengths import CriticalStrengths
 from rmda_jax.regularizers._hooks import array_from, scalar_from
+from rmda_jax.regularizers._support_mask import SupportMask
 from rmda_jax.regularizers.solvers._proximal_gradient import Solution, proximal_gradient
 
 
-class Regularizer(CriticalStrengths, abc.ABC):
+class Regularizer(CriticalStrengths, SupportMask, abc.ABC):
     r"""A structure-inducing function :math:`\psi` of one real array.
 
     Instances are frozen, hashable and picklable and hold structure only: the strength
@@ -266,8 +267,7 @@ class Regularizer(CriticalStrengths, abc.ABC):
           As `support`.
         """
         x = self._checked_wide(x)
-        t = check_step_size(step_size, self._wide_dtype(x))
-        return self._prox_support(x, t)
+        return self._prox_support(x, check_step_size(step_size, self._wide_dtype(x)))
 
     def snap(self, x: Arrays) -> Arrays:
         """Return ``x`` with the structure restored that rounding blurred.

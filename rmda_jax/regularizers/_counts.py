@@ -36,6 +36,9 @@ class TopK(FeasibleSet):
     def _check(self, shape: Shape) -> None:
         self.groups.check(shape)
 
+    def _support_mask(self, x: jax.Array) -> jax.Array:
+        return x != 0
+
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         return self._metric_prox(x, t, jnp.ones_like(x))
 
@@ -70,6 +73,9 @@ class NM(FeasibleSet):
                 f"the length of axis {self.axis} must be a multiple of `m` = {self.m}, "
                 f"got {shape[axis]} in shape {shape}. Choose another axis or m."
             )
+
+    def _support_mask(self, x: jax.Array) -> jax.Array:
+        return x != 0
 
     def _prox(self, x: jax.Array, t: jax.Array) -> jax.Array:
         return self._metric_prox(x, t, jnp.ones_like(x))
@@ -139,6 +145,9 @@ class TopGroups(FeasibleSet):
         """Flag the groups that are not zero."""
         del eps
         return self.groups.units(x)
+
+    def _support_mask(self, x: jax.Array) -> jax.Array:
+        return self.groups.support_mask(x)
 
     def _unit_sizes(self, shape: Shape) -> np.ndarray:
         return self.groups.sizes(shape)

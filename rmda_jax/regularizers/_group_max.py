@@ -57,6 +57,9 @@ class GroupMax(Regularizer):
         del eps
         return self.groups.units(x)
 
+    def _support_mask(self, x: jax.Array) -> jax.Array:
+        return self.groups.support_mask(x)
+
     def _unit_sizes(self, shape: Shape) -> np.ndarray:
         return self.groups.sizes(shape)
 

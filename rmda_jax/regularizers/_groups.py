@@ -73,6 +73,12 @@ class EuclideanGroups(Geometry, GroupLayout):
     def units(self, x: Arrays) -> jax.Array:
         return self.squeezed(self.any_nonzero(x), self.shapes(x))
 
+    def support_mask(self, x: Arrays) -> Arrays:
+        """Return which entries are in groups that are not zero, or in no group."""
+        alive = self.expand(self.any_nonzero(x), self.shapes(x), True)
+        # The second term gives the shape, and on devices the sharding, of the entries.
+        return self.each(lambda alive, x: alive | (x != 0), alive, x)
+
     def shrunk_units(self, x: Arrays, prox: Shrink, t: jax.Array) -> jax.Array:
         level = t * jnp.asarray(self.weights(self.shapes(x)), t.dtype)
         kept = (prox(self.magnitudes(x), level) != 0) | (level == 0)

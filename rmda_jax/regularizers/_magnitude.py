@@ -81,6 +81,13 @@ class MagnitudePenalty(Regularizer):
         del eps
         return self.geometry.units(x)
 
+    def _support_mask(self, x: Arrays) -> Arrays:
+        if self.geometry.is_entrywise:
+            return x != 0
+        if isinstance(self.geometry, EuclideanGroups):
+            return self.geometry.support_mask(x)
+        return super()._support_mask(x)
+
     def _prox_support(self, x: Arrays, t: jax.Array) -> jax.Array:
         return self.geometry.shrunk_units(x, self.penalty.prox, t)
 

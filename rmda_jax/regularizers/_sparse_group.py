@@ -80,6 +80,10 @@ class SparseGroup(Regularizer):
         del eps
         return self.groups.units(x)
 
+    def _support_mask(self, x: jax.Array) -> jax.Array:
+        # Zeros inside of active groups are structure as well.
+        return x != 0 if self.l1_ratio > 0 else self.groups.support_mask(x)
+
     def _prox_support(self, x: jax.Array, t: jax.Array) -> jax.Array:
         return self.groups.shrunk_units(
             _soft(x, t * self.l1_ratio), Abs().prox, t * (1 - self.l1_ratio)

@@ -37,6 +37,7 @@ from rmda_jax.testing._programs import (
     check_object as check_object,
     check_vmap as check_vmap,
 )
+from rmda_jax.testing._support_mask import check_support_mask as check_support_mask
 from rmda_jax.testing._trial import Trial as Trial
 from rmda_jax.testing._update_laws import (
     UPDATE_LAWS as UPDATE_LAWS,

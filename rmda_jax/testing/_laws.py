@@ -33,6 +33,7 @@ from rmda_jax.testing._programs import (
     check_object,
     check_vmap,
 )
+from rmda_jax.testing._support_mask import check_support_mask
 
 Law = Callable[[Regularizer, ArrayLike, float], None]
 
@@ -54,6 +55,7 @@ LAWS: tuple[Law, ...] = (
     check_nan,
     check_snap,
     check_units,
+    check_support_mask,
     check_certificate,
     check_critical_strengths,
     check_jit,

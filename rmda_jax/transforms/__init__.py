@@ -44,6 +44,10 @@ the learning rate of SGD without momentum or more, `ramda` a tenth to a hundredt
 that, `proxgen` and `proxssi` Adam's. Strengths do not carry over from one to another:
 select each.
 
+**Afterwards.** A regularizer also shrinks what it keeps. `heal` begins with any of
+these, freezes the zeros that were found, and goes on with any Optax optimizer on the
+rest, without a regularizer.
+
 **What it costs.** `rmda` and `proxsgd` are two passes over memory, one for the norms
 and one for everything else, and take about the time of `optax.adam`. The adaptive
 methods solve one scalar equation per group, in one or two steps of third order that
@@ -59,6 +63,8 @@ with ``binary(soft=True)`` and its like it is the revised ProxQuant.
 """
 
 from rmda_jax.transforms._adam import ProxAdamState as ProxAdamState
+from rmda_jax.transforms._heal import heal as heal
+from rmda_jax.transforms._heal_state import HealState as HealState
 from rmda_jax.transforms._proxgen import proxgen as proxgen
 from rmda_jax.transforms._proxsgd import (
     ProxSGDState as ProxSGDState,

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from rmda_jax._types import (
@@ -64,6 +65,30 @@ def check_hyperparameter(
         low = "(" if positive else "["
         high = f"{below:g})" if most == np.inf else f"{most:g}]"
         raise ValueError(f"`{name}` must lie in {low}0, {high}, got {value}.")
+
+
+def check_static(name: str, value: Any) -> None:
+    """Raise a TypeError if a number that the program depends on is an array."""
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            f"`{name}` must be a Python number, got an array. With "
+            "optax.inject_hyperparams, name it in static_args."
+        )
+
+
+def with_extra_args(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
+    """Return a transformation that accepts extra arguments, or raise a TypeError.
+
+    Args:
+      name: What the user calls it.
+      tx: What should be a transformation.
+    """
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(
+            f"`{name}` must be a gradient transformation such as optax.sgd(0.1), got "
+            f"{tx!r}."
+        )
+    return optax.with_extra_args_support(tx)
 
 
 def check_averaging(averaging: ScalarOrSchedule) -> None:

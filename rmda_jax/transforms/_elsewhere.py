@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from rmda_jax.transforms._adam import ProxAdamState
+from rmda_jax.transforms._heal_state import HealState
 from rmda_jax.transforms._proxsgd import ProxSGDState
 from rmda_jax.transforms._proxsgd_adaptive import ProxSGDAdaptiveState
 from rmda_jax.transforms._ramda import RAMDAState
@@ -33,6 +34,11 @@ _REMARKS: dict[type, tuple[str, str]] = {
         "rigl",
         "its params are exactly zero where it has no weight, after every update; "
         "`rigl_params` makes the first ones so. Measure and deploy the params",
+    ),
+    HealState: (
+        "heal",
+        "once it heals, its params carry the exact zeros themselves, after every "
+        "update. Until then they are where those of its method are",
     ),
     RMDAState: ("rmda", _IN_ITERATE),
     RAMDAState: ("ramda", _IN_ITERATE),

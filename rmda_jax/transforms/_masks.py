@@ -15,7 +15,7 @@ from rmda_jax.regularizers.named._entries import l0
 from rmda_jax.regularizers.solvers._top_k import keep_largest
 from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
-from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
+from rmda_jax.transforms._arguments import check_hyperparameter, check_static, evaluate
 from rmda_jax.transforms._state import state_leaves
 
 
@@ -37,11 +37,7 @@ class Masks:
 
     def __post_init__(self):
         for name in ("sparsity", "update_every", "begin_step", "end_step"):
-            if isinstance(getattr(self, name), jax.Array):
-                raise TypeError(
-                    f"`{name}` must be a Python number, got an array. With "
-                    "optax.inject_hyperparams, name it in static_args."
-                )
+            check_static(name, getattr(self, name))
         check_parameter("sparsity", self.sparsity, at_least=0)
         if self.sparsity >= 1:
             raise ValueError(

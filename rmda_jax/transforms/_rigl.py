@@ -22,7 +22,11 @@ import jax.numpy as jnp
 import optax
 
 from rmda_jax._types import Params, ScalarOrSchedule
-from rmda_jax.transforms._arguments import check_params, check_updates
+from rmda_jax.transforms._arguments import (
+    check_params,
+    check_updates,
+    with_extra_args,
+)
 from rmda_jax.transforms._masks import Masks
 from rmda_jax.transforms._signature import readable
 
@@ -159,7 +163,7 @@ def rigl(
       Liu et al., `Sparse Training via Boosting Pruning Plasticity with
       Neuroregeneration <https://arxiv.org/abs/2106.10404>`_, NeurIPS 2021 (GraNet).
     """
-    inner = _checked(inner)
+    inner = with_extra_args("inner", inner)
     masking = Masks(
         where=where,
         dense=dense,
@@ -204,15 +208,6 @@ def rigl(
         return delta, RigLState(count, masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _checked(inner: Any) -> optax.GradientTransformationExtraArgs:
-    if not (hasattr(inner, "init") and hasattr(inner, "update")):
-        raise TypeError(
-            "`inner` must be a gradient transformation such as optax.sgd(0.1), got "
-            f"{inner!r}."
-        )
-    return optax.with_extra_args_support(inner)
 
 
 def _zero_where_absent(staying: jax.Array, delta: jax.Array, w: jax.Array) -> jax.Array:

@@ -74,6 +74,7 @@ def as_updates(params: Params, changes: Sequence[jax.Array]) -> Params:
     )
 
 
+_DEMAND = "the optimizer state must have the names of the params"
 _REMEDY = "It belongs to other params: call `init` with these, or restore theirs."
 
 
@@ -94,8 +95,7 @@ def state_leaves(params: Params, tree: Any, *, masked: bool = False) -> list[Any
     Raises:
       ValueError: the trees differ in a name or in a shape.
     """
-    demand = "the optimizer state must have the names of the params"
-    leaves = leaves_in_order_of(params, tree, demand, _REMEDY, masked=masked)
+    leaves = leaves_by_name(params, tree, masked=masked)
     for i, (w, x) in enumerate(zip(jax.tree.leaves(params), leaves, strict=True)):
         if x is not None and jnp.shape(x) != shape_dtype_of(w)[0]:
             name, shape = leaf_names(params)[i], shape_dtype_of(w)[0]
@@ -104,6 +104,24 @@ def state_leaves(params: Params, tree: Any, *, masked: bool = False) -> list[Any
                 f"{shape}, got {jnp.shape(x)}. {_REMEDY}"
             )
     return [None if x is None else jnp.asarray(x) for x in leaves]
+
+
+def leaves_by_name(like: Any, tree: Any, *, masked: bool = False) -> list[Any]:
+    """Return the leaves of a tree in a state, in the order of the tree they belong to.
+
+    Raises:
+      ValueError: a leaf is in only one of the two.
+    """
+    return leaves_in_order_of(like, tree, _DEMAND, _REMEDY, masked=masked)
+
+
+def in_containers_of(like: Any, tree: Any) -> Any:
+    """Return a state in the containers of one that ``init`` makes, matched by name.
+
+    Raises:
+      ValueError: a leaf is in only one of the two.
+    """
+    return jax.tree.structure(like).unflatten(leaves_by_name(like, tree))
 
 
 def unwrap(tree: Any) -> Any:

@@ -6,15 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
-from rmda_jax._types import Params, shape_dtype_of
+from rmda_jax._types import Params
 from rmda_jax.specs._leaf_rules import LeafRule
-from rmda_jax.specs._names import is_variable
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
-from rmda_jax.transforms._arguments import check_single
-from rmda_jax.transforms._elsewhere import states_in, where_the_zeros_are
-from rmda_jax.transforms._state import StructuredState, state_leaves, unwrap
+from rmda_jax.transforms._find_states import FoundState, find_states
+from rmda_jax.transforms._state import leaves_by_name, state_leaves
 
 
 def structured_params(
@@ -29,19 +26,20 @@ def structured_params(
     Args:
       opt_state: State after at least one update, from any nesting of `optax.chain`,
         `optax.MultiSteps`, `optax.inject_hyperparams`, `optax.partition`,
-        `optax.masked`, `optax.apply_if_finite`.
+        `optax.masked`, `optax.apply_if_finite`, `heal`.
       regularizer: The very one the transformation was built with; with
         `optax.partition`, one map for all of its parts together.
       params: Fills the leaves that `optax.masked` kept from the transformation; without
         it they stay `optax.MaskedNode`. The result takes their structure: leaves are
-        matched by name.
+        matched by name. Once `heal` heals, they are the result.
 
     Returns:
       Pytree like the params, in the accumulator dtype, or in the dtype of ``params``
       when they are given. Zeros are exact.
 
     Raises:
-      TypeError: no state of a structured transformation in ``opt_state``.
+      TypeError: no state of a structured transformation in ``opt_state``; or `heal`
+        heals, or may under `jax.jit`, and there are no ``params``.
       ValueError: no update was made yet, two states hold the same leaf, the state is
         replicated over devices or stacked, something that changes updates stands after
         the transformation in an `optax.chain`, or ``params`` have other names or
@@ -61,12 +59,18 @@ def structured_params(
       >>> rj.structured_params(state, rj.l1()) == 0
       Array([False,  True], dtype=bool)
     """
-    parts, treedef = iterate_parts(opt_state, regularizer)
-    leaves = [None] * treedef.num_leaves
+    states = find_states(opt_state, may_heal=params is not None)
+    parts, treedef = _parts_of(states, regularizer)
+    leaves: list[Any] = [None] * treedef.num_leaves
+    healing = list(leaves)
     for part in parts:
         part.rule.put(leaves, part.structured())
+        for i in part.rule.leaves:
+            healing[i] = part.healing
     structured = treedef.unflatten(leaves)
-    return structured if params is None else _fill_masked(structured, params)
+    if params is None:
+        return structured
+    return _fill(structured, params, treedef.unflatten(healing))
 
 
 def structured_support(opt_state: Any, regularizer: RegularizerSpec) -> Any:
@@ -104,6 +108,7 @@ class IteratePart(NamedTuple):
     metric: Any  # None: the plain prox
     strength: jax.Array
     mean_gradient: Any
+    healing: jax.Array | bool  # whether the iterate is of the past, see `heal`
 
     def structured(self) -> Any:
         """Return the structured iterate."""
@@ -141,7 +146,13 @@ def iterate_parts(
 
     The states of a partition are merged: each leaf comes from the one that holds it.
     """
-    trees = [_leaves_of(state) for state in find_states(opt_state)]
+    return _parts_of(find_states(opt_state), regularizer)
+
+
+def _parts_of(
+    states: list[FoundState], regularizer: RegularizerSpec
+) -> tuple[list[IteratePart], Any]:
+    trees = [_leaves_of(state, healing) for state, healing in states]
     merged = jax.tree.map(_the_one_held, *trees, is_leaf=_is_masked)
     leaves, treedef = jax.tree.flatten(merged)
     centers = [leaf.center for leaf in leaves]
@@ -159,6 +170,7 @@ def iterate_parts(
                 None if leaf.metric is None else rule.take(metrics),
                 leaf.strength * rule.multiplier,
                 rule.take([leaf.mean_gradient for leaf in leaves]),
+                leaf.healing,
             )
         )
     return parts, treedef
@@ -176,9 +188,10 @@ class _LeafState:
     metric: jax.Array | None
     strength: jax.Array
     mean_gradient: jax.Array
+    healing: jax.Array | bool
 
 
-def _leaves_of(state: Any) -> Any:
+def _leaves_of(state: Any, healing: jax.Array | bool) -> Any:
     center, step_size, metric = state.prox_arguments()
     one = isinstance(state.strength, jax.Array)  # a budget has one for each leaf
     strengths = (
@@ -190,75 +203,9 @@ def _leaves_of(state: Any) -> Any:
         center: jax.Array, strength: jax.Array, gradient: jax.Array, *metric: jax.Array
     ) -> _LeafState:
         d = metric[0] if metric else None
-        return _LeafState(center, step_size, d, strength, gradient)
+        return _LeafState(center, step_size, d, strength, gradient, healing)
 
     return jax.tree.map(leaf, center, strengths, state.mean_gradient(), *metrics)
-
-
-# States whose transformation may stand after a structured one in a chain: it changes no
-# updates, or (masked) perhaps only those of other leaves.
-_MAY_FOLLOW = optax.MonitorState, optax.SnapshotState, optax.MaskedState
-
-
-def find_states(opt_state: Any) -> list[Any]:
-    """Return every structured state inside an optimizer state, or raise a TypeError."""
-    _ = _check_last(opt_state)
-    found = states_in(opt_state, lambda node: isinstance(node, StructuredState))
-    states = [_with_plain_scalars(state) for state in found]
-    if not states:
-        raise TypeError(
-            "`opt_state` holds no state of a structured transformation such as rmda, "
-            f"got {type(opt_state).__name__}. {where_the_zeros_are(opt_state)}"
-        )
-    for state in states:
-        check_single(state)
-        if not isinstance(state.count, Tracer) and state.count == 0:
-            raise ValueError(
-                "there is no structured iterate before the first update: the "
-                "state's count is 0. Use the params."
-            )
-    return states
-
-
-_INSTEAD = (
-    "What changes gradients (clipping) goes before it. What scales the learning rate "
-    "(a schedule, reduce_on_plateau) goes into its `learning_rate`, which "
-    "optax.inject_hyperparams lets a training loop set. Weight decay is a regularizer, "
-    "squared_l2 or elastic_net, or stands before it and averages like a gradient."
-)
-
-
-def _check_last(node: Any) -> bool:
-    """Return whether a structured state is inside; raise if a chain goes on after it.
-
-    The state of a chain is a plain tuple. That of `optax.named_chain` is a dict, which
-    JAX sorts: its order cannot be told.
-    """
-    if isinstance(node, StructuredState):
-        return True
-    children = jax.tree.leaves(node, is_leaf=lambda child: child is not node)
-    held = [child is not node and _check_last(child) for child in children]
-    if type(node) is tuple and any(held):
-        at = held.index(True)
-        after = [
-            f"place {i + 1} of {len(node)}, whose state is {type(state).__name__}"
-            for i, state in enumerate(node)
-            if i > at
-            and isinstance(state, tuple)
-            and not isinstance(state, _MAY_FOLLOW)
-        ]
-        if after:
-            raise ValueError(
-                "nothing that changes updates may stand after a structured "
-                f"transformation in an `optax.chain`, got {'; '.join(after)}: the "
-                f"params would miss its zeros. {_INSTEAD}"
-            )
-    return any(held)
-
-
-def _with_plain_scalars(state: Any) -> Any:
-    """Return the state with arrays in place of NNX variables in its scalar fields."""
-    return type(state)(*(unwrap(x) if is_variable(x) else x for x in state))
 
 
 def _the_one_held(*nodes: Any) -> Any:
@@ -272,16 +219,23 @@ def _the_one_held(*nodes: Any) -> Any:
     return held[0] if held else optax.MaskedNode()
 
 
-def _fill_masked(structured: Params, params: Params) -> Params:
-    """Return the structured iterate like the params, which fill what was masked."""
+def _fill(structured: Params, params: Params, healing: Any) -> Params:
+    """Return the structured iterate like the params, which stand where there is none.
+
+    There is none where it was masked, and where ``healing`` says that it is past.
+    """
     old, treedef = jax.tree.flatten(params)
     new = state_leaves(params, structured, masked=True)
-    return treedef.unflatten(
-        [
-            jnp.asarray(w) if x is None else x.astype(shape_dtype_of(w)[1])
-            for w, x in zip(old, new, strict=True)
-        ]
-    )
+    past = leaves_by_name(params, healing, masked=True)
+    leaves = []
+    for w, x, is_past in zip(map(jnp.asarray, old), new, past, strict=True):
+        if x is None:
+            leaves.append(w)
+        elif is_past is False:
+            leaves.append(x.astype(w.dtype))
+        else:
+            leaves.append(jnp.where(is_past, w, x.astype(w.dtype)))
+    return treedef.unflatten(leaves)
 
 
 def _is_masked(node: Any) -> bool:

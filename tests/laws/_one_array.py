@@ -56,6 +56,9 @@ class OneArray(rj.Regularizer):
     def _prox_support(self, x, t):
         return self.tied._prox_support(self.leaves(x), t)
 
+    def _support_mask(self, x):
+        return self.joined(self.tied._support_mask(self.leaves(x)))
+
     def _unit_sizes(self, shape):
         return self.tied._unit_sizes(self.shapes)
 

@@ -345,6 +345,35 @@ class UnitsTooLarge(L2Norm):
         return super()._unit_sizes(shape) + 1
 
 
+class MaskOfEntries(L1):
+    """The l1 norm with its support mask."""
+
+    def _support_mask(self, x):
+        return x != 0
+
+
+class MaskLeftOut(L1):
+    def _support_mask(self, x):
+        return jnp.ones(x.shape, bool)
+
+
+class MaskOfLargeEntries(L1):
+    def _support_mask(self, x):
+        return jnp.abs(x) > 0.5
+
+
+class MaskOfTheWholeInstead(L2Norm):
+    """Holds every other entry of a live unit."""
+
+    def _support_mask(self, x):
+        return (x != 0) & (jnp.arange(x.shape[-1]) % 2 == 0)
+
+
+class MaskOfNumbers(L1):
+    def _support_mask(self, x):
+        return jnp.abs(x)
+
+
 class UnitsAreFractions(L1):
     def _unit_sizes(self, shape):
         return np.ones(shape)
@@ -563,6 +592,12 @@ MUTANTS = {
         SnapWidens(),
     ],
     testing.check_units: [UnitsTooLarge(), UnitsAreFractions(), UnitsOfOtherShape()],
+    testing.check_support_mask: [
+        MaskLeftOut(),
+        MaskOfLargeEntries(),
+        MaskOfTheWholeInstead(),
+        MaskOfNumbers(),
+    ],
     testing.check_certificate: [
         AlwaysOptimal(),
         NeverOptimal(),
@@ -597,7 +632,7 @@ def test_every_law_has_a_mutant():
 
 @pytest.mark.parametrize(
     "regularizer",
-    [L1(), L2Norm(), UnitBox(), ExclusiveLasso(), Critical()],
+    [L1(), L2Norm(), UnitBox(), ExclusiveLasso(), Critical(), MaskOfEntries()],
     ids=repr,
 )
 def test_handwritten_regularizer_breaks_no_law(regularizer):

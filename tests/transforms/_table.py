@@ -256,6 +256,35 @@ def _rigl_sgd(
     return rj.rigl(inner, sparsity, where=where, update_every=3, end_step=6)
 
 
+def _heal(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer: Any,
+    strength: optax.ScalarOrSchedule,
+    averaging: optax.ScalarOrSchedule = 1.0,
+    method: str = "proxsgd",
+) -> optax.GradientTransformation:
+    """A method, and halfway through the steps SGD with all that masks must stop."""
+    first = getattr(rj, method)(
+        learning_rate, regularizer, strength, averaging=averaging
+    )
+    then = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.add_decayed_weights(1e-4),
+        optax.sgd(0.002, momentum=0.9),
+    )
+    return rj.heal(first, then, regularizer, STEPS // 2)
+
+
+# Its structured iterate ends halfway: `structured` would promise it at every step.
+_HEAL = dict(
+    factory=_heal,
+    public="heal",
+    exact={},
+    first_step=_prox_sgd,
+    plain={"averaging": 1.0},
+    exempt=(testing.check_accumulators,),  # they are the optimizer's
+)
+
 ROWS = [
     Row(
         "rmda-groups",
@@ -364,6 +393,25 @@ ROWS = [
         hyperparameters=("learning_rate",),
         exact={},
         exempt=(testing.check_accumulators,),  # they are the inner optimizer's
+    ),
+    Row(
+        "heal-proxsgd",
+        arguments=dict(
+            learning_rate=0.1, regularizer=MIXED, strength=0.4, averaging=0.3
+        ),
+        suite=dict(learning_rate=0.01, regularizer=COLUMNS, strength=1e-5),
+        **_HEAL,
+    ),
+    Row(
+        "heal-rmda",
+        arguments=dict(
+            learning_rate=0.1,
+            regularizer=GROUPS,
+            strength=0.3,
+            averaging=0.3,
+            method="rmda",
+        ),
+        **_HEAL,
     ),
 ]
 SUITE_ROWS = [row for row in ROWS if row.suite is not None]

@@ -31,6 +31,7 @@ RMDA = "tests/transforms/test_rmda_trajectories.py"
 BASELINES = "tests/transforms/test_baseline_trajectories.py"
 RIGL_LAWS = "tests/transforms/test_rigl.py"
 RIGL = "tests/transforms/test_rigl_trajectories.py"
+HEAL = "tests/transforms/test_heal.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,7 @@ _baseline = _caught_by(BASELINES)
 _rigl = _caught_by(RIGL)
 # Slots are reset where weights grow: only what couples weights, like clipping, sees it.
 _seen = _caught_by(RIGL, RIGL_LAWS)
+_heal = _caught_by(HEAL)
 
 PERTURBATIONS = [
     # --- the metric prox: d_prox_truth, c_proxssi, the subproblems of b_ramda_repo ---
@@ -307,6 +309,35 @@ PERTURBATIONS = [
     ),
     _seen(
         "optimizer sees dense gradients", "rigl", "masked(masks, updates)", "updates"
+    ),
+    # --- healing: the same on the support alone ---
+    _heal(
+        "gradients of frozen entries", "_Phases", "_masked(masks, updates)", "updates"
+    ),
+    _heal("frozen entries move", "_Phases", "_masked(masks, delta)", "delta"),
+    _heal(
+        "stops short of the iterate",
+        "_Phases",
+        "_to_the_iterate(method_state, self.regularizer, params, delta)",
+        "delta",
+    ),
+    _heal(
+        "optimizer starts at the first params",
+        "_Phases",
+        "self.optimizer.init(optax.apply_updates(params, last))",
+        "optimizer_state",
+    ),
+    _heal(
+        "iterate before there is one",
+        "_to_the_iterate",
+        "jnp.where(begun, x - w, d)",
+        "x - w",
+    ),
+    _heal(
+        "entries frozen inside of active groups",
+        "MagnitudePenalty",
+        "self.geometry.support_mask(x)",
+        "jax.tree.map(lambda x: x != 0, x)",
     ),
 ]
 

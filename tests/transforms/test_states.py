@@ -24,6 +24,7 @@ REMARKS = {
     "proxgen": "of proxgen or proxssi: its params carry the exact zeros themselves",
     "proxssi": "of proxgen or proxssi: its params carry the exact zeros themselves",
     "proxsgd_adaptive": "convex combinations, which are never exactly zero, .* proxsgd",
+    "heal": "of heal: once it heals, its params carry the exact zeros themselves",
     "rigl": "of rigl: its params are exactly zero where it has no weight",
 }
 
