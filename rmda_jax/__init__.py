@@ -35,6 +35,7 @@ from rmda_jax.transforms import (
     RAMDAState as RAMDAState,
     RigLState as RigLState,
     RMDAState as RMDAState,
+    Suggestion as Suggestion,
     proxgen as proxgen,
     proxsgd as proxsgd,
     proxsgd_adaptive as proxsgd_adaptive,
@@ -45,6 +46,7 @@ from rmda_jax.transforms import (
     rmda as rmda,
     structured_params as structured_params,
     structured_support as structured_support,
+    suggest_strength as suggest_strength,
 )
 
 if not TYPE_CHECKING:  # or no misspelt name would be found

@@ -45,9 +45,9 @@ FACTORIES = " ".join(TABLE)
 PUBLIC = {
     "rmda_jax": f"""
         ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
-        Regularizer RegularizerMap RigLState __version__ metrics proxgen proxsgd
-        proxsgd_adaptive proxssi ramda regularizers rigl rigl_params rmda shrink
-        stages structured_params structured_support {FACTORIES}
+        Regularizer RegularizerMap RigLState Suggestion __version__ metrics proxgen
+        proxsgd proxsgd_adaptive proxssi ramda regularizers rigl rigl_params rmda shrink
+        stages structured_params structured_support suggest_strength {FACTORIES}
     """,
     "rmda_jax.regularizers": f"Regularizer {FACTORIES}",
     "rmda_jax.shrink": """
