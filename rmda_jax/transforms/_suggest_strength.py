@@ -33,7 +33,7 @@ _METRICS: dict[str, Callable[[jax.Array], jax.Array] | None] = {
     "proxgen": lambda square: jnp.sqrt(square) + 1e-8,
 }
 _DUAL_AVERAGING = ("rmda", "ramda")
-# How near the upper bound, in logarithms: chosen on the first 20 of the problems.
+# How near the upper bound, in logarithms: chosen on 20 problems of the tests.
 _WEIGHT = 0.75
 # Of the mean gradient's energy: with less, its size is all but a guess.
 _LEAST_SIGNAL = 0.1
@@ -69,7 +69,7 @@ def suggest_strength(
     r"""Suggest a strength for a run, from its first params and gradients alone.
 
     Nothing is trained. With :math:`\tau` the step sizes of the prox added up over the
-    run, unit u of weight :math:`w_u` gets to zero only at a strength above
+    run, unit u of weight :math:`w_u` gets to zero only at a strength above both of
 
     .. math:: a_u = \|W_{0,u}\| / (\tau w_u), \qquad
         b_u = \|\bar g_u\| / w_u
@@ -84,12 +84,21 @@ def suggest_strength(
     It is the first value of a search, and no more: how far gradients fall in training
     cannot be seen at the start. Where the size is known, give a `budget` instead.
 
+    How good is it? ``RMDA_LONG=1 python -m pytest -s
+    tests/transforms/test_suggest_strength.py`` trains 20 small nets by `rmda` at the
+    suggestion. A success has a quarter of the units zero at the end, no layer zero as a
+    whole, and half of the accuracy that the dense net gains over chance. Of 20 that had
+    no part in choosing the rule, 15 were successes: all 13 MLPs and CNNs, 2 of 7
+    transformers; none lost more than about a tenth in accuracy. Of the five failures,
+    three kept too many units in runs that were too short, of which it warned; in two,
+    branches beside a residual stream became zero as a whole.
+
     Args:
       loss: ``loss(params, *batch)``, a scalar.
       params: The initial params; zeros among them count for nothing.
       regularizer: As the transformation takes it.
       batches: Several batches, at least 2; each is a tuple of arguments, or the only
-        one. 8 are enough where they have the size that the run will have.
+        one. The 20 nets had 8 of the size that they were trained with.
       learning_rate: Of the run, a number or a schedule.
       total_steps: Updates of the whole run.
       method: ``"rmda"``, ``"ramda"``, ``"proxsgd"`` or ``"proxgen"``.

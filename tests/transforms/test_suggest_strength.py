@@ -124,7 +124,7 @@ def test_a_run_that_is_too_short_warns():
         _ = suggest(learning_rate=1e-3)
 
 
-NANS = (PARAMS["a"] * jnp.nan,)
+NANS = (np.full((3, 2), np.nan, np.float32),)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,7 @@ def test_a_run_at_the_suggestion_succeeds():
     assert succeeds(0, "rmda")
 
 
-# The rule was chosen on the problems 0 to 19.
+# The rule was chosen on problems like 0 to 19.
 @pytest.mark.long
-@pytest.mark.parametrize(("method", "least"), [("rmda", 0)])
-def test_successes_on_problems_that_the_rule_has_not_seen(method, least):
-    assert sum(succeeds(number, method) for number in range(20, 40)) >= least
+def test_successes_on_problems_that_the_rule_has_not_seen():
+    assert sum(succeeds(number, "rmda") for number in range(20, 40)) >= 15
