@@ -36,6 +36,7 @@ from rmda_jax.transforms import (
     RAMDAState as RAMDAState,
     RigLState as RigLState,
     RMDAState as RMDAState,
+    Suggestion as Suggestion,
     heal as heal,
     proxgen as proxgen,
     proxsgd as proxsgd,
@@ -47,4 +48,5 @@ from rmda_jax.transforms import (
     rmda as rmda,
     structured_params as structured_params,
     structured_support as structured_support,
+    suggest_strength as suggest_strength,
 )

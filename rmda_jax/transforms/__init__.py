@@ -83,3 +83,7 @@ from rmda_jax.transforms._structured import (
     structured_params as structured_params,
     structured_support as structured_support,
 )
+from rmda_jax.transforms._suggest_strength import (
+    Suggestion as Suggestion,
+    suggest_strength as suggest_strength,
+)

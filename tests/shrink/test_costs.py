@@ -203,9 +203,9 @@ def test_levels_of_units(rules, expected):
     [
         rj.group_lasso(0),
         rj.sparse_group_lasso(0),
-        rj.group_linf(0),
+        rj.regularizers.group_linf(0),
         rj.group_mcp(0),
-        rj.on_groups(rj.laplace(), 0),
+        rj.regularizers.on_groups(rj.regularizers.laplace(), 0),
     ],
     ids=str,
 )
