@@ -1,7 +1,7 @@
 """Ask for a size, train, shrink, and compare: are budgets kept?
 
 Four models, three kinds of budget, four methods, five sizes: 240 short runs, the sizes
-side by side under `jax.vmap`. Every run ends with `shrink.apply`, and what is reported is
+side by side under `jax.vmap`. Every run ends with `shrink.apply`; what is reported is
 what it left: units of the rules, weights of all leaves, FLOPs by the compiler's count.
 
     python -m examples.budgets >> examples/budgets/results.jsonl  # goes on if stopped

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rmda_jax as rj
-from rmda_jax import testing
+from rmda_jax import regularizers as named, testing
 from tests._table import ORACLES, PENALTIES, TABLE, make
 from tests.oracles import _scalar
 
@@ -60,7 +60,7 @@ GROUPS = [
     ("group_linf", {}),
     ("group_scad", {}),
     ("group_log_sum", {}),
-    ("on_groups", {"regularizer": rj.regularizers.laplace(0.5)}),
+    ("on_groups", {"regularizer": named.laplace(0.5)}),
 ]
 IN_METRIC = GROUPS[:9]
 CENTERS = [
@@ -98,8 +98,8 @@ def test_groups_vanish_in_a_metric_where_the_oracle_says(name, arguments, x64):
     "regularizer",
     [
         rj.mcp(),
-        rj.regularizers.log_sum(),
-        rj.regularizers.laplace(),
+        named.log_sum(),
+        named.laplace(),
         rj.group_lasso(),
         rj.group_mcp(),
         rj.sparse_group_lasso(),
@@ -117,7 +117,7 @@ def test_tied_groups_are_a_group_of_all_their_entries():
     metric = (2.0, np.full((2, 3), 3.0, np.float32))
     whole = np.concatenate([leaves[0], leaves[1].astype(np.float32).T], axis=1)
     d = np.concatenate([np.full((3, 4), 2.0), np.full((3, 2), 3.0)], axis=1)
-    for penalty in (rj.l1(), rj.mcp(), rj.regularizers.l0()):
+    for penalty in (rj.l1(), rj.mcp(), named.l0()):
         tied = rj.regularizers.on_tied_groups(penalty, (0, 1))
         alone = rj.regularizers.on_groups(penalty, 0)
         for found, wanted in [
@@ -141,17 +141,17 @@ def test_what_is_zero_needs_no_strength_and_step_zero_moves_nothing():
     x = jnp.array([0.0, -2.0, jnp.nan])
     for regularizer in (
         rj.l1(),
-        rj.regularizers.squared_l2(),
-        rj.regularizers.scad(),
-        rj.regularizers.log_sum(),
-        rj.regularizers.lq(0.5),
+        named.squared_l2(),
+        named.scad(),
+        named.log_sum(),
+        named.lq(0.5),
     ):
         for step_size in (0.0, 0.5):
             found = np.asarray(regularizer.critical_strengths(x, step_size))
             assert found[0] == 0
             assert np.isnan(found[2])
         assert regularizer.critical_strengths(x, 0.0)[1] == jnp.inf
-    assert rj.regularizers.squared_l2().critical_strengths(x, 0.5)[1] == jnp.inf
+    assert named.squared_l2().critical_strengths(x, 0.5)[1] == jnp.inf
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_is_zero_needs_no_strength_and_step_zero_moves_nothing():
 )
 def test_boxes_decide_what_the_penalty_does_not(lower, upper, wanted):
     x = jnp.array([0.0, 2.0, -2.0])
-    found = rj.regularizers.boxed(rj.l1(), lower, upper).critical_strengths(x, 1.0)
+    found = named.boxed(rj.l1(), lower, upper).critical_strengths(x, 1.0)
     np.testing.assert_array_equal(found, wanted)
 
 
@@ -183,8 +183,8 @@ def test_singular_values_of_the_size_of_rounding_are_zero():
     [
         rj.group_lasso,
         rj.sparse_group_lasso,
-        rj.regularizers.group_linf,
-        rj.regularizers.group_l0,
+        named.group_linf,
+        named.group_l0,
     ],
 )
 def test_groups_of_nothing_need_no_strength(make, shape):
@@ -196,18 +196,18 @@ def test_groups_of_nothing_need_no_strength(make, shape):
     ("regularizer", "metric", "message"),
     [
         (rj.top_k(2), None, "top_k(2) is a set, of which no strength makes more"),
-        (rj.regularizers.l1_ball(), 1.0, "is a set"),
+        (named.l1_ball(), 1.0, "is a set"),
         (
-            rj.regularizers.total_variation(),
+            named.total_variation(),
             None,
             "total_variation() has no critical strengths",
         ),
         (rj.ternary(soft=True), None, "Ask for them on penalties of entries, groups"),
         (rj.nuclear_norm(), 1.0, "Leave `metric` out for those of the plain prox"),
-        (rj.regularizers.group_scad(0), 1.0, "group_scad(group_axes=0) has no formula"),
-        (rj.regularizers.group_log_sum(0), 1.0, "iterates to a stationary point"),
+        (named.group_scad(0), 1.0, "group_scad(group_axes=0) has no formula"),
+        (named.group_log_sum(0), 1.0, "iterates to a stationary point"),
         (
-            rj.regularizers.group_lq(0),
+            named.group_lq(0),
             1.0,
             "or take group_lasso, group_mcp or group_l0",
         ),
@@ -222,7 +222,7 @@ def test_what_has_none_says_so(regularizer, metric, message):
 @pytest.mark.parametrize("metric", [False, True])
 @pytest.mark.parametrize(
     "regularizer",
-    [rj.group_lasso(0), rj.regularizers.group_l0(0), rj.regularizers.group_linf(0)],
+    [rj.group_lasso(0), named.group_l0(0), named.group_linf(0)],
     ids=str,
 )
 def test_the_centre_is_not_written_out(regularizer, metric):

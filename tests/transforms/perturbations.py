@@ -135,7 +135,12 @@ PERTURBATIONS = [
         "state.stage_count == 0",
     ),
     _rmda("averaging left out", "_rmda_update", "scale(c, x - w)", "x - w"),
-    _rmda("growing step left out", "_rmda_update", "tau * lam", "eta * lam"),
+    _rmda(
+        "growing step left out",
+        "_rmda_update",
+        "prox_each(rules, *problem, tau, lam)",
+        "prox_each(rules, *problem, eta, lam)",
+    ),
     # --- RAMDA: b_ramda_repo R_RAMDA_*, E_RAMDA_* ---
     _baseline(
         "square root for the cube root", "_metric", "cube_root(u)", "jnp.sqrt(u)"
@@ -180,7 +185,10 @@ PERTURBATIONS = [
         "(1 - rho) * m + g",
     ),
     _baseline(
-        "threshold without the learning rate", "_proxsgd_update", "eta * lam", "lam"
+        "threshold without the learning rate",
+        "_proxsgd_update",
+        "prox_each(rules, center, (w, mu, etas), eta, lam)",
+        "prox_each(rules, center, (w, mu, etas), jnp.ones_like(eta), lam)",
     ),
     _baseline(
         "metric uncorrected",
@@ -226,8 +234,8 @@ PERTURBATIONS = [
     _baseline(
         "threshold without the learning rate",
         "_proxgen_update",
-        "eta * now.strength",
-        "now.strength",
+        "metric_prox_each(rules, *problem, eta, lam, start=w, **options)",
+        "metric_prox_each(rules, *problem, eta / eta, lam, start=w, **options)",
     ),
     _baseline(
         "second moment of the first's weight",
@@ -254,8 +262,8 @@ PERTURBATIONS = [
     _baseline(
         "corrected rate in the threshold",
         "_proxssi_update",
-        "eta * now.strength",
-        "corrected * now.strength",
+        "metric_prox_each(rules, *problem, eta, lam, start=w)",
+        "metric_prox_each(rules, *problem, corrected, lam, start=w)",
     ),
     # --- RigL: e_jaxpruner_f32, e_jaxpruner_f64 ---
     _rigl(
