@@ -6,7 +6,7 @@ whose cost is within the budget. Only numbers per unit are touched, never the pa
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,20 +47,75 @@ def strengths_within(
         jnp.where((x > floor) | jnp.isnan(x), jnp.inf, x)
         for x, floor in zip(levels, floors, strict=True)
     ]
-    scopes = _scopes(budget, rules, free, shapes)
-    target = budget.kept(count, scopes.whole)
-    if budget.counts_groups:
-        target = jnp.round(target)
-    low = least_within(scopes.spent, target)
-    below = scopes.next_below(low)
-    if not budget.counts_groups:
-        # The nearer of the two: one unit may cost more than what is missing.
-        too_much = jnp.abs(scopes.spent(below) - target)
-        low = jnp.where(too_much < jnp.abs(scopes.spent(low) - target), below, low)
-    # If even no unit is too much, the floors are all that stays.
-    low = jnp.minimum(low, scopes.next_below(jnp.full_like(low, jnp.inf)))
-    found = between(low, scopes.next_above(low))
-    return jnp.minimum(found[scopes.of_rule], jnp.stack(floors))
+    if budget.costs is not None:
+        found = _within_costs(budget, count, free)
+    else:
+        scopes = _scopes(budget, rules, free, shapes)
+        target = budget.kept(count, scopes.whole)
+        if budget.counts_groups:
+            target = jnp.round(target)
+        low = least_within(scopes.spent, target)
+        if not budget.counts_groups:
+            below = _each(_next_below, scopes.units, low)
+            low = _nearer(scopes.spent, target, low, below)
+        low = jnp.minimum(low, _each(_largest, scopes.units))
+        found = between(low, _each(_next_above, scopes.units, low))[scopes.of_rule]
+    return jnp.minimum(found, jnp.stack(floors))
+
+
+def _within_costs(
+    budget: Budget, count: jax.Array, levels: Sequence[jax.Array]
+) -> jax.Array:
+    """Return the strength of each rule with which the model costs what it may.
+
+    One strength for all rules may miss the target by half of their largest unit. So it
+    is the least that costs no more, and what is left of the budget goes to the rule
+    with the smallest units, which gets a strength of its own.
+    """
+    costs, target = budget.costs, budget.kept(count, np.ones(1))
+    units, every = (
+        costs.unit_levels(levels),
+        jnp.concatenate([x.ravel() for x in levels]),
+    )
+    share = lambda counts: costs.share(budget.kind, counts)[None]
+    (low,) = least_within(lambda s: share(costs.alive_above(units, s[0])), target)
+    low = jnp.minimum(low, _largest(every))
+    finest = _finest(budget, levels)
+
+    def spent(strength: jax.Array) -> jax.Array:
+        at = [strength[0] if i == finest else low for i in range(len(levels))]
+        return share(costs.alive([x > s for x, s in zip(levels, at, strict=True)]))
+
+    fine = jnp.minimum(least_within(spent, target), low)
+    fine = _nearer(spent, target, fine, _next_below(levels[finest], fine[0])[None])[0]
+    found = jnp.full(len(levels), between(low, _next_above(every, low)))
+    return found.at[finest].set(between(fine, _next_above(levels[finest], fine)))
+
+
+def _finest(budget: Budget, levels: Sequence[jax.Array]) -> int:
+    """Return the rule of which one unit costs least, of the model as a whole."""
+    with jax.ensure_compile_time_eval():
+        whole = [np.ones(x.shape, bool) for x in levels]
+        left = []
+        for i, alive in enumerate(whole):
+            without = alive.copy()
+            without.ravel()[:1] = False
+            supports = [*whole[:i], without, *whole[i + 1 :]]
+            share = budget.costs.share(budget.kind, budget.costs.alive(supports))
+            # A rule that removes nothing takes no part.
+            left.append(float(share) if float(share) < 1 else -np.inf)
+    return int(np.argmax(left))
+
+
+def _nearer(
+    spent: Callable[[jax.Array], jax.Array],
+    target: jax.Array,
+    low: jax.Array,
+    below: jax.Array,
+) -> jax.Array:
+    """Return the lower strengths where they spend less beyond than is missing else."""
+    too_much, missing = spent(below) - target, target - spent(low)
+    return jnp.where(too_much < jnp.abs(missing), below, low)
 
 
 def between(low: jax.Array, high: jax.Array) -> jax.Array:
@@ -113,19 +168,6 @@ class _Scopes(NamedTuple):
     spent: Callable[[jax.Array], jax.Array]  # per scope, at a strength for each
     whole: np.ndarray  # per scope, what is spent if all units are alive
 
-    def next_below(self, strength: jax.Array) -> jax.Array:
-        """Return the largest level below the strength of each scope, or 0."""
-        largest = lambda x, s: jnp.max(jnp.where(x < s, x, 0), initial=0)
-        pairs = zip(self.units, strength, strict=True)
-        return jnp.stack([largest(x, s) for x, s in pairs])
-
-    def next_above(self, strength: jax.Array) -> jax.Array:
-        """Return the least level above the strength of each scope, or infinity."""
-        inf = jnp.inf
-        least = lambda x, s: jnp.min(jnp.where(x > s, x, inf), initial=inf)
-        pairs = zip(self.units, strength, strict=True)
-        return jnp.stack([least(x, s) for x, s in pairs])
-
 
 def _scopes(
     budget: Budget,
@@ -134,13 +176,6 @@ def _scopes(
     shapes: Sequence[Shape],
 ) -> _Scopes:
     flat = [x.ravel() for x in levels]
-    if budget.costs is not None:
-        costs = budget.costs
-        units = costs.unit_levels(levels)
-        spent = lambda strength: costs.share(
-            budget.kind, costs.alive_above(units, strength[0])
-        )[None]
-        return _Scopes(np.zeros(len(flat), int), [units], spent, np.ones(1))
     sizes = [np.ones(x.size) for x in flat]
     if budget.kind == "weights":
         sizes = [
@@ -171,7 +206,27 @@ def _floor(levels: jax.Array, at_least: int) -> jax.Array:
     kept = jnp.full((), jnp.inf, levels.dtype)
     if at_least == 0:
         return kept
-    next_below = lambda s: jnp.max(jnp.where(levels < s, levels, 0), initial=0)
     for _ in range(at_least):
-        kept = next_below(kept)
-    return between(next_below(kept), kept)
+        kept = _next_below(levels, kept)
+    return between(_next_below(levels, kept), kept)
+
+
+def _next_below(levels: jax.Array, strength: jax.Array) -> jax.Array:
+    """Return the largest level below a strength, or 0."""
+    return jnp.max(jnp.where(levels < strength, levels, 0), initial=0)
+
+
+def _next_above(levels: jax.Array, strength: jax.Array) -> jax.Array:
+    """Return the least level above a strength, or infinity."""
+    above = jnp.where(levels > strength, levels, jnp.inf)
+    return jnp.min(above, initial=jnp.inf)
+
+
+def _largest(levels: jax.Array) -> jax.Array:
+    """Return the largest finite level: from it on only the floors stay."""
+    return _next_below(levels, jnp.full((), jnp.inf, levels.dtype))
+
+
+def _each(fn: Callable[..., jax.Array], *operands: Any) -> jax.Array:
+    """Return what a function gives for each scope."""
+    return jnp.stack([fn(*row) for row in zip(*operands, strict=True)])

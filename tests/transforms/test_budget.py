@@ -179,6 +179,15 @@ def test_strengths_come_back_by_the_names_of_the_leaves():
     )
 
 
+def test_a_budget_goes_through_the_wrappers_of_optax():
+    made = optax.inject_hyperparams(rj.rmda)(0.1, GROUPS, rj.budget(n_groups=5))
+    tx = optax.chain(optax.clip(1.0), made)
+    params = start()
+    _, state = tx.update(gradients(1)[0], tx.init(params), params)
+    support = rj.structured_support(state, GROUPS)
+    assert sum(int(x.sum()) for x in jax.tree.leaves(support)) == 5
+
+
 # --- the order statistic --------------------------------------------------------
 
 
