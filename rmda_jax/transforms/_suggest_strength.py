@@ -87,11 +87,11 @@ def suggest_strength(
     How good is it? ``RMDA_LONG=1 python -m pytest -s
     tests/transforms/test_suggest_strength.py`` trains 20 small nets by `rmda` at the
     suggestion. A success has a quarter of the units zero at the end, no layer zero as a
-    whole, and half of the accuracy that the dense net gains over chance. Of 20 that had
-    no part in choosing the rule, 15 were successes: all 13 MLPs and CNNs, 2 of 7
-    transformers; none lost more than about a tenth in accuracy. Of the five failures,
-    three kept too many units in runs that were too short, of which it warned; in two,
-    branches beside a residual stream became zero as a whole.
+    whole, and an accuracy above the middle between chance and 1. Of 20 that had no part
+    in choosing the rule, 15 were successes: all 13 MLPs and CNNs, 2 of 7 transformers.
+    All had their accuracy, 0.88 at least. Of the five failures, three kept too many
+    units in runs that were too short, of which it warned; in two, branches beside a
+    residual stream became zero as a whole.
 
     Args:
       loss: ``loss(params, *batch)``, a scalar.
