@@ -139,6 +139,47 @@ def test_weights_are_counted_by_the_size_of_their_units():
     assert (np.abs(left - sizes.sum() / 2) <= sizes.max() / 2).all()
 
 
+def mlp(params, x):
+    h = jax.nn.relu(x @ params["a"]["kernel"] + params["a"]["bias"])
+    h = jax.nn.relu(h @ params["b"]["kernel"] + params["b"]["bias"])
+    return h @ params["c"]["kernel"]
+
+
+@pytest.mark.parametrize("kind", ["weights", "bytes", "flops"])
+@pytest.mark.parametrize("kept", [0.2, 0.55, 0.9])
+def test_what_shrinking_leaves_is_near_the_budget(kind, kept):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    # A unit of the first layer has 90 weights, one of the second 44.
+    params = {
+        "a": {"kernel": draw(49, 40), "bias": draw(40)},
+        "b": {"kernel": draw(40, 30), "bias": draw(30)},
+        "c": {"kernel": draw(30, 3)},
+    }
+    x = draw(2, 49)
+    rules = rj.shrink.group_rules(mlp, params, x)
+    costs = rj.shrink.costs(mlp, params, x, regularizer=rules)
+    tx = rj.proxsgd(0.1, rules, rj.budget(**{kind: kept}, costs=costs))
+    grads = jax.tree.map(lambda w: draw(*w.shape), params)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    params = optax.apply_updates(params, updates)
+    small = rj.shrink.apply(rj.shrink.plan(mlp, params, x), params)
+    size = mlp_flops if kind == "flops" else n_weights
+    # By half a unit of the second layer, at the most.
+    error = 0.5 * 44 / n_weights(params)
+    assert size(small) / size(params) == pytest.approx(kept, abs=error)
+
+
+def n_weights(params):
+    return sum(w.size for w in jax.tree.leaves(params))
+
+
+def mlp_flops(params):
+    """Two for each weight of a kernel; for each unit a sum with the bias, a maximum."""
+    kernels = sum(2 * layer["kernel"].size for layer in params.values())
+    return kernels + sum(2 * params[name]["bias"].size for name in "ab")
+
+
 def test_a_sweep_over_budgets_is_one_program():
     params, grads = start(), gradients(1)[0]
 

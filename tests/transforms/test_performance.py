@@ -22,8 +22,10 @@ OPTIMIZERS = {
     "rmda": rj.rmda(0.1, GROUPS, 1e-3),
     "rmda, restarts": rj.rmda(0.1, GROUPS, 1e-3, restart_steps=(10, 20)),
     "rmda, sparse": rj.rmda(0.1, rj.sparse_group_lasso(group_axes=-2), 1e-3),
+    "rmda, budget": rj.rmda(0.1, GROUPS, rj.budget(groups=0.3)),
     "rmda, l1": rj.rmda(0.1, rj.l1(), 1e-3),
     "ramda": rj.ramda(0.01, GROUPS, 1e-3),
+    "ramda, budget": rj.ramda(0.01, GROUPS, rj.budget(groups=0.3)),
     "ramda, l1": rj.ramda(0.01, rj.l1(), 1e-3),
     "proxsgd": rj.proxsgd(0.1, GROUPS, 1e-3),
     "proxgen": rj.proxgen(1e-3, GROUPS, 1e-3),
@@ -82,7 +84,10 @@ def test_state_is_as_large_as_documented(name, per_parameter):
 @compiled_by_this
 @pytest.mark.parametrize(
     "name",
-    ["rmda", "rmda, restarts", "rmda, sparse", "rmda, l1", "ramda, l1", "proxsgd"],
+    [
+        *("rmda", "rmda, restarts", "rmda, sparse", "rmda, budget", "rmda, l1"),
+        *("ramda, l1", "proxsgd"),
+    ],
 )
 def test_step_has_no_temporaries_of_a_leafs_size(name):
     assert temporaries(name, 3) <= 0.05 / 4 * n_bytes(tree(3))
@@ -90,7 +95,8 @@ def test_step_has_no_temporaries_of_a_leafs_size(name):
 
 @compiled_by_this
 @pytest.mark.parametrize(
-    ("name", "leaves"), [("ramda", 3), ("proxgen", 5), ("proxssi", 5)]
+    ("name", "leaves"),
+    [("ramda", 3), ("ramda, budget", 4), ("proxgen", 5), ("proxssi", 5)],
 )
 def test_temporaries_are_those_of_some_leaves_not_of_all(name, leaves):
     # Whatever a leaf needs is used again by the next; here there are six.
