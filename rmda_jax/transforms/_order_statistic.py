@@ -38,7 +38,7 @@ def strengths_within(
 
     Returns:
       Vector with an entry for each rule. They differ where a rule has no more units
-      than it must keep at least, and if the budget is one per rule.
+      than it must keep at least, if the budget is one per rule, and with costs.
     """
     levels = [x.astype(jnp.result_type(float)) for x in levels]
     floors = [_floor(x, budget.at_least) for x in levels]
@@ -73,10 +73,8 @@ def _within_costs(
     with the smallest units, which gets a strength of its own.
     """
     costs, target = budget.costs, budget.kept(count, np.ones(1))
-    units, every = (
-        costs.unit_levels(levels),
-        jnp.concatenate([x.ravel() for x in levels]),
-    )
+    units = costs.unit_levels(levels)
+    every = jnp.concatenate([x.ravel() for x in levels])
     share = lambda counts: costs.share(budget.kind, counts)[None]
     (low,) = least_within(lambda s: share(costs.alive_above(units, s[0])), target)
     low = jnp.minimum(low, _largest(every))
