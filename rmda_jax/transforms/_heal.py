@@ -83,9 +83,9 @@ def heal(
       ...     updates, state = update(params - target, state, params)
       ...     params = optax.apply_updates(params, updates)
       ...     if step in (49, 99):
-      ...         print(params.round(2))
-      [1.8 0.8 0. ]
-      [2. 1. 0.]
+      ...         print(", ".join(f"{w:.2f}" for w in params))
+      1.78, 0.80, 0.00
+      2.00, 1.00, 0.00
 
     .. note::
       The support is read off the params at every update, and no mask is stored. So what
