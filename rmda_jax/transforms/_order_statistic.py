@@ -5,8 +5,9 @@ What they cost falls as :math:`\lambda` grows, so that bisection finds the least
 whose cost is within the budget. Only numbers per unit are touched, never the params.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,37 +49,68 @@ def strengths_within(
         for x, floor in zip(levels, floors, strict=True)
     ]
     if budget.costs is not None:
-        found = _within_costs(budget, count, free)
+        target = budget.kept(count, np.ones(1))
+        found = _within_costs(budget.costs, budget.kind, free, target)
     else:
-        scopes = _scopes(budget, rules, free, shapes)
-        target = budget.kept(count, scopes.whole)
-        if budget.counts_groups:
-            target = jnp.round(target)
-        low = least_within(scopes.spent, target)
-        if not budget.counts_groups:
-            below = _each(_next_below, scopes.units, low)
-            low = _nearer(scopes.spent, target, low, below)
-        low = jnp.minimum(low, _each(_largest, scopes.units))
-        found = between(low, _each(_next_above, scopes.units, low))[scopes.of_rule]
+        of_rule, units, sizes = _scopes(budget, rules, free, shapes)
+        whole = np.array([size.sum() for size in sizes])
+        target = budget.kept(count, whole)
+        found = _within_sizes(units, sizes, target, budget.counts_groups)[of_rule]
     return jnp.minimum(found, jnp.stack(floors))
 
 
+# Both under `jit`, because an eager call would compile the loop anew every time.
+@functools.partial(jax.jit, static_argnums=3, inline=True)
+def _within_sizes(
+    units: list[jax.Array],
+    sizes: list[jax.Array],
+    target: jax.Array,
+    counts_groups: bool,
+) -> jax.Array:
+    """Return the strength of each scope with which its units are as large as they may.
+
+    Args:
+      units: Per scope, what strength each of its units survives.
+      sizes: Per scope, what each of its units adds.
+      target: Per scope, what may be kept.
+      counts_groups: Whether all sizes are 1.
+    """
+    if counts_groups:
+        target = jnp.round(target)
+
+    def spent(strength: jax.Array) -> jax.Array:
+        alive = lambda x, size, s: jnp.sum(jnp.where(x > s, size, 0), dtype=x.dtype)
+        return _each(alive, units, sizes, strength)
+
+    low = least_within(spent, target)
+    if not counts_groups:
+        low = _nearer(spent, target, low, _each(_next_below, units, low))
+    low = jnp.minimum(low, _each(_largest, units))
+    return between(low, _each(_next_above, units, low))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _within_costs(
-    budget: Budget, count: jax.Array, levels: Sequence[jax.Array]
+    costs: Any, kind: str, levels: list[jax.Array], target: jax.Array
 ) -> jax.Array:
     """Return the strength of each rule with which the model costs what it may.
 
     One strength for all rules may miss the target by half of their largest unit. So it
     is the least that costs no more, and what is left of the budget goes to the rule
     with the smallest units, which gets a strength of its own.
+
+    Args:
+      costs: What `shrink.costs` returned.
+      kind: Of which cost.
+      levels: Per rule, what strength each of its units survives.
+      target: The share that may be left, in a vector.
     """
-    costs, target = budget.costs, budget.kept(count, np.ones(1))
     units = costs.unit_levels(levels)
     every = jnp.concatenate([x.ravel() for x in levels])
-    share = lambda counts: costs.share(budget.kind, counts)[None]
+    share = lambda counts: costs.share(kind, counts)[None]
     (low,) = least_within(lambda s: share(costs.alive_above(units, s[0])), target)
     low = jnp.minimum(low, _largest(every))
-    finest = _finest(budget, levels)
+    finest = _finest(costs, kind, levels)
 
     def spent(strength: jax.Array) -> jax.Array:
         at = [strength[0] if i == finest else low for i in range(len(levels))]
@@ -90,7 +122,7 @@ def _within_costs(
     return found.at[finest].set(between(fine, _next_above(levels[finest], fine)))
 
 
-def _finest(budget: Budget, levels: Sequence[jax.Array]) -> int:
+def _finest(costs: Any, kind: str, levels: Sequence[jax.Array]) -> int:
     """Return the rule of which one unit costs least, of the model as a whole."""
     with jax.ensure_compile_time_eval():
         whole = [np.ones(x.shape, bool) for x in levels]
@@ -99,7 +131,7 @@ def _finest(budget: Budget, levels: Sequence[jax.Array]) -> int:
             without = alive.copy()
             without.ravel()[:1] = False
             supports = [*whole[:i], without, *whole[i + 1 :]]
-            share = budget.costs.share(budget.kind, budget.costs.alive(supports))
+            share = costs.share(kind, costs.alive(supports))
             # A rule that removes nothing takes no part.
             left.append(float(share) if float(share) < 1 else -np.inf)
     return int(np.argmax(left))
@@ -158,23 +190,20 @@ def least_within(
     return as_float(high)
 
 
-class _Scopes(NamedTuple):
-    """What shares one strength: all rules together, or each rule alone."""
-
-    of_rule: np.ndarray  # the scope of each rule
-    units: list[jax.Array]  # per scope, what strength each of its units survives
-    spent: Callable[[jax.Array], jax.Array]  # per scope, at a strength for each
-    whole: np.ndarray  # per scope, what is spent if all units are alive
-
-
 def _scopes(
     budget: Budget,
     rules: Sequence[LeafRule],
     levels: Sequence[jax.Array],
     shapes: Sequence[Shape],
-) -> _Scopes:
-    flat = [x.ravel() for x in levels]
-    sizes = [np.ones(x.size) for x in flat]
+) -> tuple[np.ndarray, list[jax.Array], list[np.ndarray]]:
+    """Return what shares one strength: all rules together, or each rule alone.
+
+    Returns:
+      The scope of each rule; per scope, what strength each of its units survives, and
+      the size of each.
+    """
+    units = [x.ravel() for x in levels]
+    sizes = [np.ones(x.size) for x in units]
     if budget.kind == "weights":
         sizes = [
             np.broadcast_to(
@@ -182,21 +211,10 @@ def _scopes(
             ).ravel()
             for rule, x in zip(rules, levels, strict=True)
         ]
-    of_rule = np.arange(len(flat))
-    if not budget.per_rule:
-        of_rule = np.zeros(len(flat), int)
-        flat, sizes = [jnp.concatenate(flat)], [np.concatenate(sizes)]
-    dtype = flat[0].dtype
-
-    def spent(strength: jax.Array) -> jax.Array:
-        return jnp.stack(
-            [
-                jnp.sum(jnp.where(x > s, jnp.asarray(size, dtype), 0))
-                for x, size, s in zip(flat, sizes, strength, strict=True)
-            ]
-        )
-
-    return _Scopes(of_rule, flat, spent, np.array([size.sum() for size in sizes]))
+    if budget.per_rule:
+        return np.arange(len(units)), units, sizes
+    together = [jnp.concatenate(units)], [np.concatenate(sizes)]
+    return np.zeros(len(units), int), *together
 
 
 def _floor(levels: jax.Array, at_least: int) -> jax.Array:
