@@ -101,6 +101,7 @@ OF_STATE = {
     "structured_support": rj.structured_support,
     "metrics.stationarity": rj.metrics.stationarity,
     "metrics.margin": rj.metrics.margin,
+    "metrics.summary": rj.metrics.summary,
 }
 
 
@@ -128,6 +129,17 @@ def rigl_state():
     return rj.rigl(optax.sgd(0.1), 0.5, end_step=100).init(start())
 
 
+BUDGET = rj.rmda(0.1, GROUPS, rj.budget(groups=0.5))
+
+
+def budget_state():
+    return BUDGET.init(start())
+
+
+def budget_step(params, grads, state):
+    return BUDGET.update(grads, state, params)
+
+
 RECIPE = rj.stages(0.1, (2, 4), averaging=0.1)
 SQRT = rj.stages(0.1, (2, 4), averaging=0.1, ramp="sqrt")
 FUNCTIONS = {
@@ -145,6 +157,11 @@ FUNCTIONS = {
         lambda: jnp.int32(7),
     ),
     "metrics.stable_since": (rj.metrics.stable_since, recorded),
+    "metrics.supported_size": (
+        functools.partial(rj.metrics.supported_size, regularizer=GROUPS),
+        budget_state,
+    ),
+    "budget": (budget_step, start, start, budget_state),
     "rigl_params": (rj.rigl_params, rigl_state, start),
     "tied_group_lasso": (
         lambda a, b: rj.tied_group_lasso((0, 1)).prox((a, b), 0.5),
@@ -184,8 +201,10 @@ def test_no_public_function_is_left_out():
     tested |= {
         row.public or row.factory.__name__ for row in ROWS
     } | _table.ARGUMENTS.keys()
-    public = public_functions(rj) | public_functions(rj.metrics, "metrics.")
-    assert public == tested
+    public = public_functions(rj) | public_functions(rj.regularizers)
+    public |= public_functions(rj.metrics, "metrics.")
+    # It takes batches from the host, and returns numbers to it.
+    assert public - {"suggest_strength"} == tested
 
 
 def test_what_does_not_lower_is_noticed():
