@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import treedef_is_leaf
 
 from rmda_jax._types import Params
 from rmda_jax.specs._leaf_rules import LeafRule
@@ -193,7 +194,8 @@ class _LeafState:
 
 def _leaves_of(state: Any, healing: jax.Array | bool) -> Any:
     center, step_size, metric = state.prox_arguments()
-    one = isinstance(state.strength, jax.Array)  # a budget has one for each leaf
+    # A budget has one for each leaf. Arrays may be NumPy's: asked is the structure.
+    one = treedef_is_leaf(jax.tree.structure(state.strength))
     strengths = (
         jax.tree.map(lambda _: state.strength, center) if one else state.strength
     )
