@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import rmda_jax as rj
-from rmda_jax.testing import check_finite_gradients
-from tests._table import TABLE, make
+from rmda_jax.testing import check_critical_strengths, check_finite_gradients
+from tests._table import COMMON, TABLE, make
 from tests.laws._one_array import OneArray
 
 # Reverse-mode derivatives that the docstrings deny: of singular values that coincide,
@@ -80,14 +80,20 @@ CASES = [
 def each_law(laws, cases=CASES) -> list:
     """Return a parameter for every law that every one of the cases has to obey.
 
-    The first case of every factory obeys them on every run, the others at night.
+    The first case of every factory obeys them on every run, the others at night; the
+    law that takes as long as several others, for the factories that most people use.
     """
     first = set(map(str, first_cases()))
+
+    def is_daily(case: Case, law) -> bool:
+        longest = law is check_critical_strengths
+        return str(case) in first and (not longest or case.factory in COMMON)
+
     return [
         pytest.param(
             *(case, law),
             id=f"{case}-{law.__name__[6:]}",
-            marks=() if str(case) in first else pytest.mark.long,
+            marks=() if is_daily(case, law) else pytest.mark.long,
         )
         for case in cases
         for law in laws

@@ -95,9 +95,13 @@ def test_weights_of_random_networks_are_those_that_are_left(book, side, seed):
 
 
 # `plan` sees no zeros of producers through a lookup at unknown places.
-CASES = [(name, "consumers") for name in IDS if name != "indexed"]
-CASES += [(name, "producers") for name in ("mlp", "normalized", "attention", "tied")]
+CASES = [(name, "producers") for name in ("mlp", "normalized", "attention", "tied")]
 CASES += [(name, "all") for name in ("gated", "depthwise", "scanned")]
+CASES += [
+    pytest.param(name, "consumers", marks=pytest.mark.long)
+    for name in IDS
+    if name != "indexed"
+]
 
 
 @pytest.mark.parametrize(("name", "side"), CASES)

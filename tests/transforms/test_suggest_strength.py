@@ -180,6 +180,7 @@ def succeeds(number, method):
     return success
 
 
+@pytest.mark.long
 def test_a_run_at_the_suggestion_succeeds():
     assert succeeds(0, "rmda")
 
