@@ -30,6 +30,7 @@ from rmda_jax.schedules import budget as budget, stages as stages
 from rmda_jax.specs import RegularizerMap as RegularizerMap
 from rmda_jax.transforms import (
     HealState as HealState,
+    LatentState as LatentState,
     ProxAdamState as ProxAdamState,
     ProxSGDAdaptiveState as ProxSGDAdaptiveState,
     ProxSGDState as ProxSGDState,
@@ -37,7 +38,11 @@ from rmda_jax.transforms import (
     RigLState as RigLState,
     RMDAState as RMDAState,
     Suggestion as Suggestion,
+    aprox as aprox,
     heal as heal,
+    latent as latent,
+    linbreg as linbreg,
+    normal_map as normal_map,
     proxgen as proxgen,
     proxsgd as proxsgd,
     proxsgd_adaptive as proxsgd_adaptive,

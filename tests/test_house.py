@@ -46,10 +46,11 @@ FACTORIES = " ".join(TABLE)
 AT_THE_TOP = " ".join(COMMON)
 PUBLIC = {
     "rmda_jax": f"""
-        HealState ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState RMDAState
-        Regularizer RegularizerMap RigLState Suggestion __version__ budget heal metrics
-        proxgen proxsgd proxsgd_adaptive proxssi ramda regularizers rigl rigl_params
-        rmda shrink stages structured_params structured_support suggest_strength
+        HealState LatentState ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState
+        RMDAState Regularizer RegularizerMap RigLState Suggestion __version__ aprox
+        budget heal latent linbreg metrics normal_map proxgen proxsgd proxsgd_adaptive
+        proxssi ramda regularizers rigl rigl_params rmda shrink stages structured_params
+        structured_support suggest_strength
         {AT_THE_TOP}
     """,
     "rmda_jax.regularizers": f"Regularizer {FACTORIES}",

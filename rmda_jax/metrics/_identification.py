@@ -10,6 +10,13 @@ from rmda_jax.specs._names import leaf_names, leaves_in_order_of
 from rmda_jax.specs._resolve import RegularizerSpec
 from rmda_jax.transforms._structured import iterate_parts
 
+_NO_MEAN_GRADIENT = (
+    "this state holds no averaged gradient, which the certificate is about: only those "
+    "of rmda and ramda do. Compute a gradient at the params, on as much data as you "
+    "can, and ask `Regularizer.subgradient_distance(x, -gradient, strength)` or "
+    "`Regularizer.margin`."
+)
+
 
 def support_distance(first: Any, second: Any) -> jax.Array:
     """Return how many units are active in one support and not in the other.
@@ -167,6 +174,8 @@ def margin(opt_state: Any, regularizer: RegularizerSpec) -> jax.Array:
 def _certificates(opt_state: Any, regularizer: RegularizerSpec):
     """Yield per part: what acts, the structured iterate, minus gradient, strength."""
     for part in iterate_parts(opt_state, regularizer)[0]:
+        if not jax.tree.leaves(part.mean_gradient):
+            raise TypeError(_NO_MEAN_GRADIENT)
         x = part.structured()
         v = jax.tree.map(
             lambda g, x: -g.astype(wide_dtype(x.dtype)), part.mean_gradient, x

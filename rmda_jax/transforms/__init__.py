@@ -65,6 +65,13 @@ with ``binary(soft=True)`` and its like it is the revised ProxQuant.
 from rmda_jax.transforms._adam import ProxAdamState as ProxAdamState
 from rmda_jax.transforms._heal import heal as heal
 from rmda_jax.transforms._heal_state import HealState as HealState
+from rmda_jax.transforms._latent import latent as latent
+from rmda_jax.transforms._latent_methods import (
+    aprox as aprox,
+    linbreg as linbreg,
+    normal_map as normal_map,
+)
+from rmda_jax.transforms._latent_state import LatentState as LatentState
 from rmda_jax.transforms._proxgen import proxgen as proxgen
 from rmda_jax.transforms._proxsgd import (
     ProxSGDState as ProxSGDState,

@@ -7,6 +7,7 @@ import jax
 
 from rmda_jax.transforms._adam import ProxAdamState
 from rmda_jax.transforms._heal_state import HealState
+from rmda_jax.transforms._latent_state import LatentState
 from rmda_jax.transforms._proxsgd import ProxSGDState
 from rmda_jax.transforms._proxsgd_adaptive import ProxSGDAdaptiveState
 from rmda_jax.transforms._ramda import RAMDAState
@@ -40,6 +41,7 @@ _REMARKS: dict[type, tuple[str, str]] = {
         "once it heals, its params carry the exact zeros themselves, after every "
         "update. Until then they are where those of its method are",
     ),
+    LatentState: ("latent, aprox, normal_map or linbreg", _IN_PARAMS),
     RMDAState: ("rmda", _IN_ITERATE),
     RAMDAState: ("ramda", _IN_ITERATE),
 }
@@ -79,3 +81,18 @@ def where_the_zeros_are(opt_state: Any) -> str:
         name, remark = _REMARKS[type(state)]
         return f"It is the state of {name}: {remark}."
     return "Pass the state its `init` or `update` returned."
+
+
+def check_takes_no_prox(name: str, inner_state: Any) -> None:
+    """Raise a TypeError if a wrapped transformation is one of this library.
+
+    Args:
+      name: What the user calls the transformation.
+      inner_state: Its state.
+    """
+    for state in states_in(inner_state, lambda node: isinstance(node, tuple(_REMARKS))):
+        raise TypeError(
+            f"`{name}` must not take a prox itself, got a transformation with the "
+            f"state of {_REMARKS[type(state)][0]}. Give an optimizer of Optax, such as "
+            "optax.adamw(1e-3)."
+        )

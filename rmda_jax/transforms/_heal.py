@@ -1,7 +1,6 @@
 """Healing: after a method found the structure, any optimizer trains what is left."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,6 @@ from jax import lax
 
 from rmda_jax._types import Params
 from rmda_jax.regularizers._checks import check_parameter
-from rmda_jax.specs._leaf_rules import LeafRule, active
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import (
     check_params,
@@ -20,6 +18,7 @@ from rmda_jax.transforms._arguments import (
     with_extra_args,
 )
 from rmda_jax.transforms._elsewhere import states_in
+from rmda_jax.transforms._frozen import check_masks, support_masks, within
 from rmda_jax.transforms._heal_state import HealState
 from rmda_jax.transforms._state import StructuredState, in_containers_of
 from rmda_jax.transforms._structured import structured_params
@@ -111,7 +110,7 @@ def heal(
     def init_fn(params: Params) -> HealState:
         check_params(params)
         rules = resolve(regularizer, params)
-        _ = jax.eval_shape(lambda w: _support_masks(rules, w), jax.tree.leaves(params))
+        check_masks(rules, jax.tree.leaves(params))
         return HealState(
             count=jnp.zeros((), jnp.int32),
             healing=jnp.asarray(start_step == 0),
@@ -191,14 +190,14 @@ class _Phases(NamedTuple):
     ) -> tuple[Any, HealState]:
         """Return the update of the optimizer inside of the support."""
         rules = resolve(self.regularizer, params)
-        masks = _support_masks(rules, jax.tree.leaves(params))
+        masks = support_masks(rules, jax.tree.leaves(params))
         delta, optimizer_state = self.optimizer.update(
-            _masked(masks, updates),
+            within(masks, updates),
             in_containers_of(like.optimizer_state, state.optimizer_state),
             params,
             **extra,
         )
-        return _in_dtypes_of(params, _masked(masks, delta)), HealState(
+        return _in_dtypes_of(params, within(masks, delta)), HealState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             healing=jnp.ones((), bool),
             method_state=in_containers_of(like.method_state, state.method_state),
@@ -220,31 +219,6 @@ def _to_the_iterate(
     begun = jnp.all(jnp.stack([jnp.asarray(state.count) > 0 for state in states]))
     return jax.tree.map(
         lambda x, w, d: jnp.where(begun, x - w, d), structured, params, delta
-    )
-
-
-def _support_masks(
-    rules: Sequence[LeafRule], leaves: Sequence[jax.Array]
-) -> list[jax.Array | None]:
-    """Return the support mask of each leaf; None where no regularizer acts."""
-    masks: list[Any] = [None] * len(leaves)
-    for rule in active(rules):
-        try:
-            rule.put(masks, rule.regularizer.support_mask(rule.take(leaves)))
-        except NotImplementedError as error:
-            names = "', '".join(rules[i].name for i in rule.leaves)
-            raise NotImplementedError(
-                f"the support of parameter '{names}' cannot be frozen: {error}"
-            ) from error
-    return masks
-
-
-def _masked(masks: Sequence[jax.Array | None], tree: Any) -> Any:
-    """Return a tree like the params with zeros outside of the masks."""
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten(
-        x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
-        for mask, x in zip(masks, leaves, strict=True)
     )
 
 

@@ -123,7 +123,7 @@ def critical_strengths(
     def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
         found = []
         for rule in rules:
-            several = [center(*recomputed(*rows[i])) for i in rule.leaves]
+            several = [center(*recomputed(rows[i])) for i in rule.leaves]
             x = tuple(several) if rule.is_tied else several[0]
             step = step_size * rule.multiplier
             found.append(rule.regularizer.critical_strengths(x, step))

@@ -22,7 +22,8 @@ class ProxArguments(NamedTuple):
 class StructuredState(Protocol):
     """An optimizer state from which the structured iterate can be computed.
 
-    It also counts its updates in a field ``count``.
+    It also counts its updates in a field ``count``, has a field ``strength``, and may
+    have a method ``mean_gradient`` that returns the averaged gradient.
     """
 
     def prox_arguments(self) -> ProxArguments:

@@ -108,7 +108,7 @@ class IteratePart(NamedTuple):
     step_size: jax.Array
     metric: Any  # None: the plain prox
     strength: jax.Array
-    mean_gradient: Any
+    mean_gradient: Any  # None: the method keeps none
     healing: jax.Array | bool  # whether the iterate is of the past, see `heal`
 
     def structured(self) -> Any:
@@ -188,7 +188,7 @@ class _LeafState:
     step_size: jax.Array
     metric: jax.Array | None
     strength: jax.Array
-    mean_gradient: jax.Array
+    mean_gradient: jax.Array | None
     healing: jax.Array | bool
 
 
@@ -196,18 +196,25 @@ def _leaves_of(state: Any, healing: jax.Array | bool) -> Any:
     center, step_size, metric = state.prox_arguments()
     # A budget has one for each leaf. Arrays may be NumPy's: asked is the structure.
     one = treedef_is_leaf(jax.tree.structure(state.strength))
-    strengths = (
-        jax.tree.map(lambda _: state.strength, center) if one else state.strength
+    strengths = jax.tree.map(
+        lambda x, lam: x if _is_masked(x) else state.strength if one else lam,
+        center,
+        center if one else state.strength,
+        is_leaf=_is_masked,
     )
-    metrics = () if metric is None else (metric,)
+    none = jax.tree.map(lambda _: None, center)
+    gradient = state.mean_gradient() if hasattr(state, "mean_gradient") else none
+    rows = (center, strengths, none if metric is None else metric, gradient)
 
     def leaf(
-        center: jax.Array, strength: jax.Array, gradient: jax.Array, *metric: jax.Array
+        center: jax.Array,
+        strength: jax.Array,
+        metric: jax.Array | None,
+        gradient: jax.Array | None,
     ) -> _LeafState:
-        d = metric[0] if metric else None
-        return _LeafState(center, step_size, d, strength, gradient, healing)
+        return _LeafState(center, step_size, metric, strength, gradient, healing)
 
-    return jax.tree.map(leaf, center, strengths, state.mean_gradient(), *metrics)
+    return jax.tree.map(leaf, *rows, is_leaf=lambda node: node is None)
 
 
 def _the_one_held(*nodes: Any) -> Any:

@@ -320,9 +320,9 @@ PERTURBATIONS = [
     ),
     # --- healing: the same on the support alone ---
     _heal(
-        "gradients of frozen entries", "_Phases", "_masked(masks, updates)", "updates"
+        "gradients of frozen entries", "_Phases", "within(masks, updates)", "updates"
     ),
-    _heal("frozen entries move", "_Phases", "_masked(masks, delta)", "delta"),
+    _heal("frozen entries move", "_Phases", "within(masks, delta)", "delta"),
     _heal(
         "stops short of the iterate",
         "_Phases",
