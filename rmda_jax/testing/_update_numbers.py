@@ -159,7 +159,7 @@ def check_update_zeros(trial: Trial) -> None:
     for (old, _), (new, state) in zip(
         trial.history[:-1], trial.history[1:], strict=True
     ):
-        structured = _structured(state, trial.regularizer)
+        structured = _structured(state, trial.regularizer, new)
         if structured is not None:
             _require_support(trial, structured, state)
         leaves = jax.tree_util.tree_leaves_with_path(new)
@@ -188,12 +188,13 @@ def check_update_zeros(trial: Trial) -> None:
         fail(law, "has no zeros to test. Choose a larger strength.")
 
 
-def _structured(state: Any, regularizer: Any) -> Any:
-    """Return the structured iterate; None where there is none."""
+def _structured(state: Any, regularizer: Any, params: Any) -> Any:
+    """Return the structured iterate like the params; None where there is none."""
     try:
-        return structured_params(state, regularizer)
+        _ = structured_params(state, regularizer)
     except TypeError:
         return None
+    return structured_params(state, regularizer, params)
 
 
 def _require_support(trial: Trial, structured: Any, state: Any) -> None:

@@ -28,7 +28,7 @@ from rmda_jax.transforms._arguments import (
 )
 from rmda_jax.transforms._elsewhere import check_takes_no_prox
 from rmda_jax.transforms._frozen import check_masks, support_masks, within
-from rmda_jax.transforms._latent_state import LatentState
+from rmda_jax.transforms._latent_state import LatentState, NotHeld
 from rmda_jax.transforms._prox_leaves import critical_strengths, prox_each
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import as_updates, in_containers_of, state_leaves
@@ -154,7 +154,7 @@ def latent(
             count=count,
             gamma=evaluate(gamma, count),
             strength=lam,
-            latent=treedef.unflatten(_masked(z, held)),
+            latent=treedef.unflatten(_kept(z, held)),
             inner_state=inner_state,
         )
 
@@ -294,7 +294,7 @@ def _latent_update(
         count=jnp.asarray(optax.safe_increment(count)),
         gamma=gamma,
         strength=lam,
-        latent=treedef.unflatten(_masked(z, old.held)),
+        latent=treedef.unflatten(_kept(z, old.held)),
         inner_state=inner_state,
     )
 
@@ -321,7 +321,7 @@ def _frozen_update(
         count=jnp.asarray(optax.safe_increment(state.count)),
         gamma=state.gamma,
         strength=jax.tree.map(jnp.zeros_like, state.strength),
-        latent=_treedef(params).unflatten(_masked(z, old.held)),
+        latent=_treedef(params).unflatten(_kept(z, old.held)),
         inner_state=inner_state,
     )
 
@@ -358,11 +358,10 @@ def _treedef(params: Params) -> Any:
     return jax.tree.structure(params)
 
 
-def _masked(leaves: Sequence[Any], held: Sequence[bool]) -> list[Any]:
-    """Return the leaves on which a regularizer acts, and masks for the others."""
+def _kept(leaves: Sequence[Any], held: Sequence[bool]) -> list[Any]:
+    """Return what a state keeps: the leaves on which a regularizer acts."""
     return [
-        x if is_held else optax.MaskedNode()
-        for x, is_held in zip(leaves, held, strict=True)
+        x if is_held else NotHeld() for x, is_held in zip(leaves, held, strict=True)
     ]
 
 

@@ -3,9 +3,14 @@
 from typing import Any, NamedTuple
 
 import jax
+import optax
 
 from rmda_jax._types import Params
 from rmda_jax.transforms._state import ProxArguments
+
+
+class NotHeld(optax.MaskedNode):
+    """Stands for a leaf without a regularizer: its params are all there is of it."""
 
 
 class LatentState(NamedTuple):
@@ -16,7 +21,7 @@ class LatentState(NamedTuple):
     gamma: jax.Array  # floating: gamma_t
     # floating: lambda of the last prox, 0 while none is taken; for a budget, one a leaf
     strength: Any
-    latent: Params  # accumulator dtype: z_t; optax.MaskedNode without a regularizer
+    latent: Params  # accumulator dtype: z_t; NotHeld without a regularizer
     inner_state: Any
 
     def prox_arguments(self) -> ProxArguments:

@@ -12,6 +12,7 @@ from rmda_jax._types import Params
 from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._find_states import FoundState, find_states
+from rmda_jax.transforms._latent_state import NotHeld
 from rmda_jax.transforms._state import leaves_by_name, state_leaves
 
 
@@ -62,7 +63,7 @@ def structured_params(
     """
     states = find_states(opt_state, may_heal=params is not None)
     parts, treedef = _parts_of(states, regularizer)
-    leaves: list[Any] = [None] * treedef.num_leaves
+    leaves: list[Any] = [optax.MaskedNode()] * treedef.num_leaves
     healing = list(leaves)
     for part in parts:
         part.rule.put(leaves, part.structured())
@@ -155,22 +156,25 @@ def _parts_of(
 ) -> tuple[list[IteratePart], Any]:
     trees = [_leaves_of(state, healing) for state, healing in states]
     merged = jax.tree.map(_the_one_held, *trees, is_leaf=_is_masked)
-    leaves, treedef = jax.tree.flatten(merged)
-    centers = [leaf.center for leaf in leaves]
+    is_not_held = lambda node: isinstance(node, NotHeld)
+    leaves, treedef = jax.tree.flatten(merged, is_leaf=is_not_held)
+    # The rules name the leaves without a regularizer as well.
+    centers = [_NOTHING if is_not_held(leaf) else leaf.center for leaf in leaves]
     rules = resolve(regularizer, treedef.unflatten(centers))
     parts = []
     for i, rule in enumerate(rules):
-        if i != min(rule.leaves):
+        if i != min(rule.leaves) or is_not_held(leaves[i]):
             continue
-        leaf, metrics = leaves[i], [leaf.metric for leaf in leaves]
+        leaf, held = leaves[i], rule.take(leaves)
+        of_each = lambda field: jax.tree.map(lambda leaf: getattr(leaf, field), held)  # noqa: B023
         parts.append(
             IteratePart(
                 rule,
                 rule.take(centers),
                 leaf.step_size * leaf.strength * rule.multiplier,
-                None if leaf.metric is None else rule.take(metrics),
+                None if leaf.metric is None else of_each("metric"),
                 leaf.strength * rule.multiplier,
-                rule.take([leaf.mean_gradient for leaf in leaves]),
+                of_each("mean_gradient"),
                 leaf.healing,
             )
         )
@@ -217,9 +221,12 @@ def _leaves_of(state: Any, healing: jax.Array | bool) -> Any:
     return jax.tree.map(leaf, *rows, is_leaf=lambda node: node is None)
 
 
+_NOTHING = jax.ShapeDtypeStruct((), jnp.float32)
+
+
 def _the_one_held(*nodes: Any) -> Any:
     """Return what the states of a partition say of a leaf: all but one have a mask."""
-    held = [node for node in nodes if not _is_masked(node)]
+    held = [node for node in nodes if type(node) is not optax.MaskedNode]
     if len(held) > 1:
         raise ValueError(
             "two states hold the same parameter: there are several structured "

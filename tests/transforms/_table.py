@@ -275,6 +275,38 @@ def _heal(
     return rj.heal(first, then, regularizer, STEPS // 2)
 
 
+def _latent(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer: Any,
+    strength: optax.ScalarOrSchedule,
+    method: str = "aprox",
+    **options: Any,
+) -> optax.GradientTransformation:
+    """A latent method around SGD with momentum."""
+    inner = optax.sgd(learning_rate, momentum=0.9)
+    if method == "linbreg":
+        return rj.linbreg(inner, regularizer, strength, **options)
+    make = getattr(rj, method)
+    return make(inner, learning_rate, regularizer, strength, **options)
+
+
+def _normal_step(regularizer, params, grads, learning_rate, strength):
+    """The first step of a latent method whose gamma is 1 all the time."""
+    forward = jax.tree.map(lambda w, g: w - learning_rate * g, params, grads)
+    return _as_map(regularizer).prox(forward, strength)
+
+
+_LATENT = dict(
+    factory=_latent,
+    hyperparameters=("learning_rate", "strength"),
+    exact={},
+    exempt=(
+        testing.check_accumulators,  # they are the inner optimizer's
+        testing.check_init,  # the latent weights begin at the params
+        testing.check_zero_strength,  # (z + u) - w is rounded, w + u is not
+    ),
+)
+
 # Its structured iterate ends halfway: `structured` would promise it at every step.
 _HEAL = dict(
     factory=_heal,
@@ -412,6 +444,55 @@ ROWS = [
             method="rmda",
         ),
         **_HEAL,
+    ),
+    # All leaves are regularized, so that the state holds all of the structured iterate.
+    Row(
+        "aprox-l1",
+        public="aprox",
+        arguments=dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.4),
+        suite=dict(learning_rate=0.002, regularizer=COLUMNS, strength=1e-7),
+        first_step=_prox_sgd,
+        structured=True,
+        **_LATENT,
+    ),
+    Row(
+        "aprox-phases",
+        public="latent",
+        arguments=dict(
+            learning_rate=0.1,
+            regularizer=MIXED,
+            strength=0.4,
+            start_step=1,
+            freeze_step=6,
+            prox_every=2,
+        ),
+        **{**_LATENT, "exact": None},
+    ),
+    Row(
+        "normal_map-mixed",
+        public="normal_map",
+        arguments=dict(
+            learning_rate=0.1, regularizer=MIXED, strength=0.4, method="normal_map"
+        ),
+        suite=dict(
+            learning_rate=0.002,
+            regularizer=COLUMNS,
+            strength=1e-5,
+            method="normal_map",
+        ),
+        first_step=_normal_step,
+        **_LATENT,
+    ),
+    Row(
+        "linbreg-groups",
+        public="linbreg",
+        arguments=dict(
+            learning_rate=0.1, regularizer=GROUPS, strength=0.4, method="linbreg"
+        ),
+        suite=dict(
+            learning_rate=0.002, regularizer=COLUMNS, strength=1e-5, method="linbreg"
+        ),
+        **_LATENT,
     ),
 ]
 SUITE_ROWS = [row for row in ROWS if row.suite is not None]
