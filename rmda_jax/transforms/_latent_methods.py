@@ -6,6 +6,7 @@ import optax
 
 from rmda_jax._types import Scalar, ScalarOrSchedule
 from rmda_jax.specs._resolve import RegularizerSpec
+from rmda_jax.transforms._arguments import check_hyperparameter
 from rmda_jax.transforms._latent import latent
 from rmda_jax.transforms._signature import readable
 
@@ -65,6 +66,7 @@ def aprox(
       Jin et al., `PARQ: Piecewise-Affine Regularized Quantization
       <https://arxiv.org/abs/2503.15748>`_, ICML 2025: AProx, its convergence.
     """
+    check_hyperparameter("learning_rate", learning_rate)
     return latent(
         inner,
         regularizer,
@@ -133,6 +135,7 @@ def normal_map(
       and does not pass through it, as in the code of `PARQ
       <https://github.com/facebookresearch/parq>`_.
     """
+    check_hyperparameter("learning_rate", learning_rate)
     return latent(
         inner,
         regularizer,

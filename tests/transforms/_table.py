@@ -36,6 +36,8 @@ class Row:
         ``(regularizer, params, grads, learning_rate, strength) -> params``.
       plain: Arguments under which that holds: no averaging, no weight decay.
       structured: Whether `structured_params` finds a structured iterate in its state.
+      latent: Whether its state holds latent weights, whose prox are the params:
+        `structured_params` knows them, and no certificate does.
       restarts: Whether it takes ``restart_steps``.
       alike: Arguments that make all its stages alike.
       averages_gradients: Whether it is dual averaging with weights that grow like
@@ -56,6 +58,7 @@ class Row:
     first_step: Callable[..., Any] | None = None
     plain: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     structured: bool = False
+    latent: bool = False
     restarts: bool = False
     alike: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     averages_gradients: bool = False
@@ -275,19 +278,45 @@ def _heal(
     return rj.heal(first, then, regularizer, STEPS // 2)
 
 
-def _latent(
+def _aprox(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: Any,
     strength: optax.ScalarOrSchedule,
-    method: str = "aprox",
-    **options: Any,
 ) -> optax.GradientTransformation:
-    """A latent method around SGD with momentum."""
+    """AProx around SGD with momentum."""
     inner = optax.sgd(learning_rate, momentum=0.9)
-    if method == "linbreg":
-        return rj.linbreg(inner, regularizer, strength, **options)
-    make = getattr(rj, method)
-    return make(inner, learning_rate, regularizer, strength, **options)
+    return rj.aprox(inner, learning_rate, regularizer, strength)
+
+
+def _phases(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer: Any,
+    strength: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    """AProx with a warm-up, every other prox left out, and an end."""
+    inner = optax.sgd(learning_rate, momentum=0.9)
+    steps = dict(start_step=1, freeze_step=6, prox_every=2)
+    return rj.aprox(inner, learning_rate, regularizer, strength, **steps)
+
+
+def _normal_map(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer: Any,
+    strength: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    """The normal-map method around SGD with momentum."""
+    inner = optax.sgd(learning_rate, momentum=0.9)
+    return rj.normal_map(inner, learning_rate, regularizer, strength)
+
+
+def _linbreg(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer: Any,
+    strength: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    """LinBreg with momentum."""
+    inner = optax.sgd(learning_rate, momentum=0.9)
+    return rj.linbreg(inner, regularizer, strength, begin_at_params=False)
 
 
 def _normal_step(regularizer, params, grads, learning_rate, strength):
@@ -297,7 +326,7 @@ def _normal_step(regularizer, params, grads, learning_rate, strength):
 
 
 _LATENT = dict(
-    factory=_latent,
+    latent=True,
     hyperparameters=("learning_rate", "strength"),
     exact={},
     exempt=(
@@ -445,54 +474,43 @@ ROWS = [
         ),
         **_HEAL,
     ),
-    # All leaves are regularized, so that the state holds all of the structured iterate.
     Row(
         "aprox-l1",
+        factory=_aprox,
         public="aprox",
         arguments=dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.4),
         suite=dict(learning_rate=0.002, regularizer=COLUMNS, strength=1e-7),
         first_step=_prox_sgd,
-        structured=True,
         **_LATENT,
     ),
     Row(
-        "aprox-phases",
-        public="latent",
-        arguments=dict(
-            learning_rate=0.1,
-            regularizer=MIXED,
-            strength=0.4,
-            start_step=1,
-            freeze_step=6,
-            prox_every=2,
-        ),
-        **{**_LATENT, "exact": None},
-    ),
-    Row(
-        "normal_map-mixed",
+        "normal_map-groups",
+        factory=_normal_map,
         public="normal_map",
         arguments=dict(
-            learning_rate=0.1, regularizer=MIXED, strength=0.4, method="normal_map"
+            learning_rate=0.1,
+            regularizer=GROUPS,
+            strength=0.3,
         ),
-        suite=dict(
-            learning_rate=0.002,
-            regularizer=COLUMNS,
-            strength=1e-5,
-            method="normal_map",
-        ),
+        suite=dict(learning_rate=0.002, regularizer=COLUMNS, strength=1e-5),
         first_step=_normal_step,
         **_LATENT,
     ),
     Row(
-        "linbreg-groups",
+        "linbreg-l1",
+        factory=_linbreg,
         public="linbreg",
-        arguments=dict(
-            learning_rate=0.1, regularizer=GROUPS, strength=0.4, method="linbreg"
-        ),
-        suite=dict(
-            learning_rate=0.002, regularizer=COLUMNS, strength=1e-5, method="linbreg"
-        ),
-        **_LATENT,
+        arguments=dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.4),
+        suite=dict(learning_rate=0.002, regularizer=COLUMNS, strength=1e-5),
+        first_step=_normal_step,
+        **{**_LATENT, "hyperparameters": ("strength",)},
+    ),
+    Row(
+        "aprox-phases",
+        factory=_phases,
+        public="latent",
+        arguments=dict(learning_rate=0.1, regularizer=MIXED, strength=0.4),
+        **{**_LATENT, "exact": None},
     ),
 ]
 SUITE_ROWS = [row for row in ROWS if row.suite is not None]

@@ -19,11 +19,19 @@ READERS = [
     lambda state: rj.metrics.margin(state, rj.l1()),
     lambda state: rj.metrics.supported_size(state, rj.l1()),
 ]
+_LATENT = (
+    "of latent, aprox, normal_map or linbreg: its params carry the exact zeros "
+    "themselves"
+)
 REMARKS = {
     "proxsgd": "the state of proxsgd: its params carry the exact zeros themselves",
     "proxgen": "of proxgen or proxssi: its params carry the exact zeros themselves",
     "proxssi": "of proxgen or proxssi: its params carry the exact zeros themselves",
     "proxsgd_adaptive": "convex combinations, which are never exactly zero, .* proxsgd",
+    "aprox": _LATENT,
+    "normal_map": _LATENT,
+    "linbreg": _LATENT,
+    "latent": _LATENT,
     "heal": "of heal: once it heals, its params carry the exact zeros themselves",
     "rigl": "of rigl: its params are exactly zero where it has no weight",
 }
@@ -36,7 +44,7 @@ def public_name(row):
 @pytest.mark.parametrize("read", READERS)
 @factories()
 def test_state_without_an_iterate_is_told_where_the_zeros_are(row, read):
-    if row.structured:
+    if row.structured or row.latent:
         return
     state = row.make().init(start())
     for nested in (state, (optax.EmptyState(), state), {"opt_state": state}):
@@ -51,7 +59,7 @@ def test_state_without_masks_is_told_where_the_zeros_are(row):
         assert rj.rigl_params(state, start())
         return
     iterate = "`structured_params` of it carries the exact zeros"
-    message = iterate if row.structured else REMARKS[public_name(row)]
+    message = REMARKS.get(public_name(row), iterate)
     with pytest.raises(TypeError, match=message):
         rj.rigl_params(state, start())
 
