@@ -140,7 +140,7 @@ class LatentMethod:
         rules, count = resolve(self.regularizer, params), state.count
         old = _leaves(params, updates, state)
         # u_t(g_t, z_{t-1})
-        u, inner_state = _moved(old, state, params, move)
+        u, inner_state = _inner_update(old, state, params, move)
         # z_t = z_{t-1} + u_t - p_t (z_{t-1} - x_{t-1}) / gamma_{t-1}
         z = jax.tree.map(jnp.add, old.latent, u)
         if self.pull is not None:
@@ -183,7 +183,7 @@ class LatentMethod:
         old = _leaves(params, updates, state)
         masks = support_masks(resolve(self.regularizer, params), old.latent)
         old = old._replace(grads=within(masks, old.grads))
-        u, inner_state = _moved(old, state, params, move)
+        u, inner_state = _inner_update(old, state, params, move)
         u = within(masks, u)
         z = jax.tree.map(jnp.add, old.latent, u)
         update, kept = _update_and_latent(params, old, u, z, z)
@@ -221,7 +221,7 @@ def _leaves(params: Params, updates: Any, state: LatentState) -> _Leaves:
     return _Leaves(filled, wide(w), wide(g), held)
 
 
-def _moved(
+def _inner_update(
     leaves: _Leaves,
     state: LatentState,
     params: Params,

@@ -32,6 +32,8 @@ BASELINES = "tests/transforms/test_baseline_trajectories.py"
 RIGL_LAWS = "tests/transforms/test_rigl.py"
 RIGL = "tests/transforms/test_rigl_trajectories.py"
 HEAL = "tests/transforms/test_heal.py"
+LATENT = "tests/transforms/test_latent_trajectories.py"
+LATENT_LAWS = "tests/transforms/test_latent.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ _metric = _caught_by(TRUTH, METRIC, BASELINES)
 _gradient = _caught_by(TRUTH, BASELINES)
 _rmda = _caught_by(RMDA)
 _baseline = _caught_by(BASELINES)
+_latent = _caught_by(LATENT, LATENT_LAWS)
 _rigl = _caught_by(RIGL)
 # Slots are reset where weights grow: only what couples weights, like clipping, sees it.
 _seen = _caught_by(RIGL, RIGL_LAWS)
@@ -346,6 +349,68 @@ PERTURBATIONS = [
         "MagnitudePenalty",
         "self.geometry.support_mask(x)",
         "jax.tree.map(lambda x: x != 0, x)",
+    ),
+    # --- latent weights: PAT, the normal map, linearized Bregman ---
+    _latent(
+        "gamma before it grows",
+        "LatentMethod",
+        "prox_each(rules, *problem, gamma, lam)",
+        "prox_each(rules, *problem, state.gamma, lam)",
+    ),
+    _latent(
+        "gamma stands while no prox is taken",
+        "LatentMethod",
+        "self.phases.has_begun(count)",
+        "self.phases.is_due(count)",
+    ),
+    _latent(
+        "pulled from the latent weights that moved",
+        "LatentMethod",
+        "new - scale(share, z - x)",
+        "new - scale(share, new - x)",
+    ),
+    _latent(
+        "the inner optimizer sees the params",
+        "_inner_update",
+        "treedef.unflatten(leaves.latent)",
+        "treedef.unflatten(leaves.params)",
+    ),
+    _latent("no warm-up", "Phases", "count >= self.start_step", "count >= 0"),
+    _latent(
+        "every how many since the beginning",
+        "Phases",
+        "(count - self.start_step) % self.prox_every",
+        "count % self.prox_every",
+    ),
+    _latent(
+        "frozen from the latent weights",
+        "LatentMethod",
+        "jnp.where(last, x, z)",
+        "z",
+    ),
+    _latent(
+        "frozen weights move",
+        "LatentMethod",
+        "within(masks, u)",
+        "u",
+    ),
+    _latent(
+        "frozen weights are in the momentum",
+        "LatentMethod",
+        "within(masks, old.grads)",
+        "old.grads",
+    ),
+    _latent(
+        "latent weights begin at the params",
+        "LatentMethod",
+        "gamma * evaluate(self.strength, count)",
+        "0 * gamma",
+    ),
+    _latent(
+        "subgradient of one side",
+        "_subgradient",
+        "(a - b) / 2",
+        "a",
     ),
 ]
 
