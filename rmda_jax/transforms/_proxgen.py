@@ -18,6 +18,7 @@ from rmda_jax.transforms._prox_leaves import (
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._state import as_updates, leaf_lists
 from rmda_jax.transforms._strength import as_state, strength_now
+from rmda_jax.transforms._weight_decay import DecayMask, decaying
 
 
 @readable
@@ -30,6 +31,7 @@ def proxgen(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
+    decay_mask: DecayMask = None,
     amsgrad: bool = False,
     rtol: float | None = None,
     max_iters: int = 100,
@@ -56,6 +58,8 @@ def proxgen(
       b2: :math:`\beta_2 \in [0, 1)`.
       eps: :math:`\epsilon > 0`.
       weight_decay: :math:`\omega \ge 0`, decoupled.
+      decay_mask: Which leaves decay: a pytree prefix of the params with booleans, or a
+        function that makes it, as in `optax.adamw`; all by default.
       amsgrad: Take the largest :math:`v` so far in the metric.
       rtol: Where the step takes iterations: stop at this certificate, see
         `Regularizer.solve_metric_prox`.
@@ -102,6 +106,7 @@ def proxgen(
             params,
             options.at(state.count),
             strength,
+            decaying(decay_mask, params),
             amsgrad,
             rtol=rtol,
             max_iters=max_iters,
@@ -119,6 +124,7 @@ def _proxgen_update(
     params: Params,
     now: AdamScalars,
     strength: Any,
+    decays: list[bool],
     amsgrad: bool,
     **options: Any,
 ) -> tuple[optax.Updates, ProxAdamState]:
@@ -135,11 +141,16 @@ def _proxgen_update(
         jnp.sqrt(v) / jnp.sqrt(1 - now.b2**t).astype(v.dtype) + now.eps.astype(v.dtype)
     )
     # Z_t = (1 - eta_t omega) W_{t-1} - eta_t / (1 - beta_1^t) m_t / D_t, as in AdamW
-    center = lambda w, m, metric: (
-        scale(1 - eta * now.weight_decay, w) - scale(eta / (1 - now.b1**t), m) / metric
+    shrunk = 1 - eta * now.weight_decay
+    kept = [
+        (shrunk if x else jnp.ones_like(shrunk)).astype(leaf.dtype)
+        for x, leaf in zip(decays, w, strict=True)
+    ]
+    center = lambda w, m, kept, metric: (
+        kept * w - scale(eta / (1 - now.b1**t), m) / metric
     )
     # W_t = prox_{eta_t lambda psi}(Z_t) in the metric D_t
-    problem = center, (w, mu), metric, nu_max
+    problem = center, (w, mu, kept), metric, nu_max
     critical = metric_critical_strengths(*problem, eta)
     lam = strength_now(strength, state.count, rules, critical, w)
     new = metric_prox_each(rules, *problem, eta, lam, start=w, **options)

@@ -47,6 +47,7 @@ from rmda_jax.transforms._strength import (
     initial_strength,
     strength_now,
 )
+from rmda_jax.transforms._weight_decay import Decay, DecayMask, decay_at
 
 
 class RAMDAState(NamedTuple):
@@ -88,6 +89,8 @@ def ramda(
     restart_steps: Sequence[int] = (),
     eps: ScalarOrSchedule = 1e-6,
     eps_decay: float = 0.1,
+    weight_decay: ScalarOrSchedule = 0.0,
+    decay_mask: DecayMask = None,
     rtol: float | None = None,
     max_iters: int = 100,
     accumulator_dtype: Any = None,
@@ -119,6 +122,10 @@ def ramda(
       eps: :math:`\epsilon > 0` of the first stage.
       eps_decay: Factor on :math:`\epsilon` at every restart, in (0, 1]; the authors use
         the learning rate's.
+      weight_decay: :math:`\omega \ge 0`, for leaves without a regularizer, decoupled:
+        their :math:`V_t` gains :math:`s_t\omega P_tW_{t-1}/\sqrt t`, of which the step
+        of :math:`V_t/P_t` is that of `rmda`, and :math:`U_t` gains nothing.
+      decay_mask: As in `rmda`.
       rtol: Where the subproblem takes iterations: stop at this certificate, see
         `Regularizer.solve_metric_prox`.
       max_iters: And no later than this.
@@ -153,6 +160,7 @@ def ramda(
     check_hyperparameter("eps", eps, positive=True)
     check_hyperparameter("eps_decay", eps_decay, positive=True, most=1)
     restarts = check_restart_steps(restart_steps)
+    check_hyperparameter("weight_decay", weight_decay)
 
     def init_fn(params: Params) -> RAMDAState:
         check_params(params)
@@ -173,6 +181,7 @@ def ramda(
             evaluate(averaging, state.count),
             evaluate(eps, state.count) * _decay(eps_decay, restarts, state.count),
             is_step(state.count, restarts),
+            decay_at(weight_decay, decay_mask, state.count),
             rtol=rtol,
             max_iters=max_iters,
         )
@@ -192,6 +201,7 @@ def _ramda_update(
     c: jax.Array,
     eps: jax.Array,
     restart: ArrayLike,
+    weight_decay: Decay | None,
     **options: Any,
 ) -> tuple[optax.Updates, RAMDAState]:
     """Return the update and the state by the formulas of the module's docstring."""
@@ -217,6 +227,11 @@ def _ramda_update(
     # P_t = cube root of U_t, + eps
     eps = eps.astype(eta.dtype)
     metric = lambda u: _metric(u, eps)
+    # V_t gains s_t omega P_t W_{t-1} / sqrt(t), where no regularizer acts
+    if weight_decay is not None:
+        share = s / jnp.sqrt(t.astype(s.dtype))
+        factors = [scale(share, metric(u)) for u in grad_sq_sum]
+        grad_sum = weight_decay.added(grad_sum, w, rules, params, factors)
     # What_t = prox_{alpha_t lambda psi}(W_0 - V_t / P_t) in the metric P_t
     problem = _center, (anchor, grad_sum), metric, grad_sq_sum
     critical = metric_critical_strengths(*problem, alpha)

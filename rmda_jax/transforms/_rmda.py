@@ -50,6 +50,7 @@ from rmda_jax.transforms._strength import (
     initial_strength,
     strength_now,
 )
+from rmda_jax.transforms._weight_decay import Decay, DecayMask, decay_at
 
 
 class RMDAState(NamedTuple):
@@ -83,6 +84,8 @@ def rmda(
     *,
     averaging: ScalarOrSchedule = 0.01,
     restart_steps: Sequence[int] = (),
+    weight_decay: ScalarOrSchedule = 0.0,
+    decay_mask: DecayMask = None,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Regularized dual averaging with momentum and restarts.
@@ -123,6 +126,11 @@ def rmda(
         MADGRAD's momentum is :math:`1 - c_t`.
       restart_steps: Counts of updates at which a new stage begins: the update that
         finds this many behind it is the first of its stage. Strictly ascending.
+      weight_decay: :math:`\omega \ge 0`, for leaves without a regularizer, whose
+        :math:`g_t` becomes :math:`g_t + \omega W_{t-1}`. It does not depend on the
+        strength. Leaves with one take `squared_l2` or `elastic_net`.
+      decay_mask: Which of them decay: a pytree prefix of the params with booleans, or a
+        function that makes it, as in `optax.adamw`; all by default.
       accumulator_dtype: Dtype of ``grad_sum`` and ``anchor``; at least float32 by
         default, because a bfloat16 sum saturates.
 
@@ -162,6 +170,7 @@ def rmda(
     check_strength(strength)
     check_averaging(averaging)
     restarts = check_restart_steps(restart_steps)
+    check_hyperparameter("weight_decay", weight_decay)
 
     def init_fn(params: Params) -> RMDAState:
         check_params(params)
@@ -181,6 +190,7 @@ def rmda(
             strength,
             evaluate(averaging, state.count),
             is_step(state.count, restarts),
+            decay_at(weight_decay, decay_mask, state.count),
         )
 
     return optax.with_extra_args_support(
@@ -197,6 +207,7 @@ def _rmda_update(
     strength: Any,
     c: jax.Array,
     restart: ArrayLike,
+    weight_decay: Decay | None,
 ) -> tuple[optax.Updates, RMDAState]:
     """Return the update and the state by the formulas of the module's docstring."""
     w, g, grad_sum, anchor = leaf_lists(params, updates, state.grad_sum, state.anchor)
@@ -208,6 +219,9 @@ def _rmda_update(
 
     # tau_t = sqrt((t - 1) / t) tau_{t-1} + eta_t
     tau = decay * state.weight_sum + eta
+    # g_t + omega W_{t-1}, where no regularizer acts
+    if weight_decay is not None:
+        g = weight_decay.added(g, w, rules, params)
     # M_t = sqrt((t - 1) / t) M_{t-1} + eta_t g_t
     grad_sum = jax.tree.map(lambda m, g: scale(decay, m) + scale(eta, g), grad_sum, g)
     # W_0 = the params that the stage begins with
