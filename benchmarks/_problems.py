@@ -23,6 +23,7 @@ NETWORKS = ("lenet5", "vgg19", "resnet50")
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "optax.sgd": lambda: optax.sgd(0.1, momentum=0.9),
     ADAM: lambda: optax.adam(1e-3),
+    "optax.adamw": lambda: optax.adamw(1e-3),
     "rmda": lambda: rj.rmda(0.1, GROUPS, STRENGTH),
     "rmda, l1": lambda: rj.rmda(0.1, L1, STRENGTH),
     "ramda": lambda: rj.ramda(0.01, GROUPS, STRENGTH),
@@ -30,7 +31,22 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "proxsgd": lambda: rj.proxsgd(0.1, GROUPS, STRENGTH),
     "proxgen": lambda: rj.proxgen(1e-3, GROUPS, STRENGTH),
     "proxssi": lambda: rj.proxssi(1e-3, GROUPS, STRENGTH),
+    "aprox, sgd": lambda: rj.aprox(optax.sgd(0.1, momentum=0.9), 0.1, GROUPS, STRENGTH),
+    "aprox, adamw": lambda: rj.aprox(optax.adamw(1e-3), 1e-3, GROUPS, STRENGTH),
+    "normal_map, sgd": lambda: rj.normal_map(optax.sgd(0.1), 0.1, GROUPS, STRENGTH),
+    "linbreg, adam": lambda: rj.linbreg(optax.adam(1e-3), GROUPS, STRENGTH),
     "rigl": lambda: rj.rigl(optax.sgd(0.1, momentum=0.9), 0.9, end_step=10_000),
+}
+
+# The same with a size in place of the strength: what a budget adds to a step.
+BUDGETED: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "rmda, budget": lambda: rj.rmda(0.1, GROUPS, rj.budget(groups=0.5)),
+    "ramda, budget": lambda: rj.ramda(0.01, GROUPS, rj.budget(groups=0.5)),
+    "proxsgd, budget": lambda: rj.proxsgd(0.1, GROUPS, rj.budget(groups=0.5)),
+    "proxgen, budget": lambda: rj.proxgen(1e-3, GROUPS, rj.budget(groups=0.5)),
+    "aprox, sgd, budget": lambda: rj.aprox(
+        optax.sgd(0.1, momentum=0.9), 0.1, GROUPS, rj.budget(groups=0.5)
+    ),
 }
 
 

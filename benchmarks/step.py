@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from benchmarks._problems import ADAM, OPTIMIZERS, fill, shapes, size
+from benchmarks._problems import ADAM, BUDGETED, OPTIMIZERS, fill, shapes, size
 from benchmarks._programs import Stepper
 from benchmarks._rows import Options, publish
 from benchmarks._timing import Contestant, Row
@@ -50,7 +50,7 @@ class Config(Options):
     width: int = 512
     """Channels of the synthetic network: six 3x3 convolutions and a dense layer."""
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
-    """Which of ours and Optax's take part."""
+    """Which of ours and Optax's take part; "rmda, budget" and its like, too."""
     repeats: int | None = None
     """Steps in a turn; by default 1 on a CPU, and 10 where launching takes time."""
     triad_size: int = 2**25
@@ -76,8 +76,9 @@ def measure(config: Config) -> Iterator[Row]:
     """Return what every optimizer costs."""
     tree = shapes(config.network, config.width)
     params, grads = fill(tree, seed=0), fill(tree, seed=1, scale=2e-3)
+    known = {**OPTIMIZERS, **BUDGETED}
     steppers = {
-        name: Stepper(OPTIMIZERS[name](), params, grads) for name in config.optimizers
+        name: Stepper(known[name](), params, grads) for name in config.optimizers
     }
     triad, torch = Triad(config.triad_size), find_torch()
     rivals = {} if torch is None else optimizers(torch, params, grads)
