@@ -145,14 +145,15 @@ def metric_critical_strengths(
     """
     rows = list(zip(*operands, squares, strict=True))
 
+    def center_and_metric(zero: jax.Array, *row: jax.Array) -> tuple[Any, Any]:
+        *row, u = row
+        d = metric(u + zero.astype(u.dtype))
+        return center(*row, d), d
+
     def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
         found, zero = [], jnp.zeros((), jnp.int32)
         for rule in rules:
-            several = []
-            for i in rule.leaves:
-                *row, u = recomputed(*rows[i])
-                d = metric(u + zero.astype(u.dtype))
-                several.append((center(*row, d), d))
+            several = [_anew(center_and_metric, zero, *rows[i]) for i in rule.leaves]
             x, d = zip(*several, strict=True) if rule.is_tied else several[0]
             step = step_size * rule.multiplier
             found.append(rule.regularizer.critical_strengths(x, step, d))
@@ -160,6 +161,17 @@ def metric_critical_strengths(
         return found
 
     return of_rules
+
+
+def _anew(fn: Callable[..., Any], *operands: jax.Array) -> Any:
+    """Return what a function gives, computed anew wherever it is used.
+
+    What it closes over counts as an operand: XLA:CPU broadcasts a scalar that several
+    leaves use into an array as large as a leaf.
+    """
+    closed, scalars = jax.closure_convert(fn, *operands)
+    *operands, scalars = recomputed(*operands, tuple(scalars))
+    return closed(*operands, *scalars)
 
 
 def _each_once(rules: Sequence[LeafRule]) -> list[LeafRule]:
