@@ -82,7 +82,8 @@ def latent(
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `LatentState`, one array per
       regularized parameter beside the state of ``inner``. Extra arguments of ``update``
-      reach ``inner``.
+      reach ``inner``. From `jax.ShapeDtypeStruct` leaves ``init`` makes a state of the
+      right shapes, whose z is NaN.
 
     Raises:
       NotImplementedError: with ``freeze_step``, a regularizer whose structure no mask

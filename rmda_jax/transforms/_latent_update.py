@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from rmda_jax._types import Params, wide_dtype
+from rmda_jax._types import Params, shape_dtype_of, wide_dtype
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.schedules._budget import Budget
 from rmda_jax.specs._leaf_rules import LeafRule, active
@@ -96,10 +96,9 @@ class LatentMethod:
         if self.phases.freeze_step is not None:
             check_masks(rules, leaves)
         held = [rule.regularizer is not None for rule in rules]
-        wide = lambda w: self.accumulator_dtype or wide_dtype(w.dtype)
         z = [
-            jnp.array(w, wide(w)) if is_held else w
-            for w, is_held in zip(map(jnp.asarray, leaves), held, strict=True)
+            _begun(w, self.accumulator_dtype) if is_held else w
+            for w, is_held in zip(leaves, held, strict=True)
         ]
         inner_state = self.inner.init(treedef.unflatten(z))
         check_takes_no_prox("inner", inner_state)
@@ -235,6 +234,17 @@ def _inner_update(
         u.astype(z.dtype)
         for u, z in zip(state_leaves(params, u), leaves.latent, strict=True)
     ], inner_state
+
+
+def _begun(w: Any, dtype: Any) -> jax.Array:
+    """Return the latent weights of a leaf at the beginning: a copy of the params.
+
+    Of a `jax.ShapeDtypeStruct` there is none, and NaN says so wherever they are used.
+    """
+    dtype = dtype or wide_dtype(shape_dtype_of(w)[1])
+    if isinstance(w, jax.ShapeDtypeStruct):
+        return jnp.full_like(w, jnp.nan, dtype=dtype)
+    return jnp.array(w, dtype)
 
 
 def _update_and_latent(

@@ -166,6 +166,10 @@ TRANSFORMATIONS = {
     "rmda": lambda: rj.rmda(0.1, rj.l1(), 1e-2, averaging=0.5, restart_steps=(4,)),
     "ramda": lambda: rj.ramda(0.1, rj.l1(), 1e-2, averaging=0.5),
     "proxsgd": lambda: rj.proxsgd(0.1, rj.l1(), 1e-2),
+    "aprox": lambda: rj.aprox(optax.adam(0.1), 0.1, rj.l1(), 1e-2),
+    "normal_map": lambda: rj.normal_map(
+        optax.sgd(0.1, 0.9), 0.1, rj.RegularizerMap([("in", rj.l1())]), 1e-2
+    ),
     "adam": lambda: optax.adam(0.1),
     "wrapped": lambda: optax.MultiSteps(
         optax.chain(optax.clip(0.1), optax.inject_hyperparams(optax.sgd)(0.1, 0.9)), 2

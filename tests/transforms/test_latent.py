@@ -304,3 +304,12 @@ def test_an_inner_optimizer_with_a_prox_is_refused(inner):
     tx = rj.aprox(getattr(rj, inner)(0.1, rj.l1(), 0.1), 0.1, rj.l1(), 0.1)
     with pytest.raises(TypeError, match=f"`inner` must not take a prox.*{inner}"):
         tx.init(jnp.ones(3))
+
+
+def test_a_state_made_from_shapes_alone_cannot_be_mistaken_for_one_of_params():
+    tx = rj.aprox(optax.adam(0.1), 0.1, GROUPS, 0.1)
+    shapes = jax.eval_shape(start)
+    state, real = tx.init(shapes), tx.init(start())
+    assert jax.tree.structure(state) == jax.tree.structure(real)
+    assert jax.eval_shape(lambda: state) == jax.eval_shape(lambda: real)
+    assert all(bool(jnp.isnan(x).all()) for x in jax.tree.leaves(state.latent))
