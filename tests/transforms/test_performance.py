@@ -30,6 +30,12 @@ OPTIMIZERS = {
     "proxsgd": rj.proxsgd(0.1, GROUPS, 1e-3),
     "proxgen": rj.proxgen(1e-3, GROUPS, 1e-3),
     "proxssi": rj.proxssi(1e-3, GROUPS, 1e-3),
+    "proxgen, budget": rj.proxgen(1e-3, GROUPS, rj.budget(groups=0.3)),
+    "aprox": rj.aprox(optax.sgd(0.1, momentum=0.9), 0.1, GROUPS, 1e-3),
+    "aprox, budget": rj.aprox(
+        optax.sgd(0.1, momentum=0.9), 0.1, GROUPS, rj.budget(groups=0.3)
+    ),
+    "normal_map": rj.normal_map(optax.sgd(0.1), 0.1, GROUPS, 1e-3),
     "rigl": rj.rigl(optax.sgd(0.1, momentum=0.9), 0.9, end_step=100),
 }
 
@@ -70,6 +76,8 @@ def temporaries(name, n_leaves):
         ("proxsgd", 4),
         ("proxgen", 8),
         ("proxssi", 8),
+        ("aprox", 8),
+        ("normal_map", 4),
         ("rigl", 5),
     ],
 )
@@ -86,7 +94,7 @@ def test_state_is_as_large_as_documented(name, per_parameter):
     "name",
     [
         *("rmda", "rmda, restarts", "rmda, sparse", "rmda, budget", "rmda, l1"),
-        *("ramda, l1", "proxsgd"),
+        *("ramda, l1", "proxsgd", "aprox", "aprox, budget", "normal_map"),
     ],
 )
 def test_step_has_no_temporaries_of_a_leafs_size(name):
@@ -96,7 +104,10 @@ def test_step_has_no_temporaries_of_a_leafs_size(name):
 @compiled_by_this
 @pytest.mark.parametrize(
     ("name", "leaves"),
-    [("ramda", 3), ("ramda, budget", 4), ("proxgen", 5), ("proxssi", 5)],
+    [
+        *(("ramda", 3), ("ramda, budget", 3)),
+        *(("proxgen", 5), ("proxgen, budget", 6), ("proxssi", 5)),
+    ],
 )
 def test_temporaries_are_those_of_some_leaves_not_of_all(name, leaves):
     # Whatever a leaf needs is used again by the next; here there are six.
@@ -112,12 +123,26 @@ def test_temporaries_are_those_of_some_leaves_not_of_all(name, leaves):
         ("ramda", 30),
         ("ramda, l1", 4),
         ("proxsgd", 5),
+        ("aprox", 6),
         ("proxgen", 30),
     ],
 )
 def test_kernels_of_a_leaf(name, at_most):
     few, many = (n_kernels(compiled(name, n).as_text()) for n in (3, 6))
     assert (many - few) / 3 <= at_most
+
+
+@compiled_by_this
+@pytest.mark.parametrize(
+    ("method", "at_most"), [("rmda", 0), ("aprox", 0), ("proxgen", 12), ("ramda", 20)]
+)
+def test_bytes_a_budget_adds_to_a_step(method, at_most):
+    """Per parameter: none where the norms are those of the prox, else one more pass."""
+    both = [
+        compiled(name, 6).cost_analysis()["bytes accessed"]
+        for name in (method, f"{method}, budget")
+    ]
+    assert (both[1] - both[0]) * 4 / n_bytes(tree(6)) <= at_most + 0.2
 
 
 @compiled_by_this
