@@ -159,7 +159,8 @@ def main() -> None:
             with_costs = {} if kind == "groups" else {"costs": costs}
 
             def run(kept: jax.Array) -> Any:
-                budget = rj.budget(**{kind: kept}, ramp_steps=STEPS // 2, **with_costs)  # noqa: B023
+                when = {"start_step": 0, "ramp_steps": STEPS // 2}
+                budget = rj.budget(**{kind: kept}, **when, **with_costs)  # noqa: B023
                 return train(model, method, rules, budget)  # noqa: B023
 
             trees, losses = jax.jit(jax.vmap(run))(jnp.asarray(KEPT))
