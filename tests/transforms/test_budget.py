@@ -111,6 +111,17 @@ def test_the_number_follows_the_ramp():
     assert found.sum(axis=1).tolist() == wanted.tolist()
 
 
+def test_a_ramp_begins_after_a_fifth_and_ends_where_it_says():
+    for ramp_steps in (0, 3, 10, 100):
+        ramp = rj.budget(n_groups=4, ramp_steps=ramp_steps)
+        kept = [float(ramp.kept(jnp.asarray(t), 20)) for t in range(ramp_steps + 2)]
+        begins = ramp_steps // 5
+        assert set(kept[: begins + 1]) <= {20.0} or ramp_steps == 0
+        assert kept[ramp_steps:] == [4.0, 4.0]
+        assert kept == sorted(kept, reverse=True)
+        assert ramp_steps == 0 or kept[begins + 1] < 20
+
+
 def test_each_rule_keeps_its_own_share():
     found = supports("rmda", GROUPS, rj.budget(groups=0.25, per_rule=True))
     assert (found[:, :8].sum(axis=1) == 2).all()  # of the 8 of conv
