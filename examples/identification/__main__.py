@@ -54,8 +54,9 @@ from examples.identification.problem import (
 )
 from examples.identification.report import (
     DRIFT,
-    GRADIENTS,
     Row,
+    gradient_table,
+    inner_tables,
     print_law,
     summarize,
     summarize_drift,
@@ -122,16 +123,14 @@ def compare(config: Config) -> list[Row]:
         rows += [{"panel": panel} | row for row in found]
         for structure in tables(panel.capitalize(), found):
             console.print(structure)
-        followed = [row for row in found if row["decays"] and row["gradient_error"][0]]
-        title = f"{panel.capitalize()}, the gradients where the rate decays"
-        console.print(table(title, followed, GRADIENTS))
+        console.print(gradient_table(panel.capitalize(), found))
     start = comparison.drift_step(config.steps)
     settings = {
         name: METHODS[comparison.RESTARTED.get(name, name)] for name in in_drift
     }
     found = summarize_drift(in_drift, settings, steps, start)
     rows += [{"panel": "drift"} | row for row in found]
-    title = f"Data that drift at step {start}, a constant learning rate"
+    title = f"Data that drift at step {start}, a constant rate"
     console.print(table(title, found, DRIFT))
     laws = summarize_law(law)
     print_law(laws, console)
@@ -145,7 +144,7 @@ def compare_inner(config: Config) -> list[Row]:
     records = comparison.compare_inner(jnp.arange(config.seeds), config.steps)
     rows = summarize(records, inner.SELECTED, recorded_steps(config))
     print_caption(config)
-    for structure in tables("Infinite sum", rows):
+    for structure in inner_tables(rows):
         console.print(structure)
     return rows
 

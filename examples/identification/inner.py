@@ -19,14 +19,14 @@ from examples.identification.problem import STRENGTH
 
 Rate = Callable[[Any], Any]
 # All settings but the learning rate are those of Optax, with two exceptions. SGD with
-# momentum is there twice, with the sum of the gradients, as Optax has it, and with their
-# average. The steps of Adafactor are not multiplied by the size of the params: from 0
-# the normal map would pull back more than such steps move, and never leave it.
+# momentum is there twice, with the sum of the gradients, as Optax has it, and with
+# their average. The steps of Adafactor are not multiplied by the size of the params:
+# from 0 the normal map would pull back more than such steps move, and never leave it.
 INNER: dict[str, Callable[[Rate], optax.GradientTransformation]] = {
     "SGD": optax.sgd,
     "SGD, momentum": functools.partial(optax.sgd, momentum=MOMENTUM),
     "SGD, averaged": averaged_sgd,
-    "Schedule-Free SGD": optax.contrib.schedule_free_sgd,
+    "Schedule-Free": optax.contrib.schedule_free_sgd,
     "AdamW": optax.adamw,
     "Adafactor": functools.partial(optax.adafactor, multiply_by_parameter_scale=False),
     "Lion": optax.lion,
@@ -38,7 +38,7 @@ SELECTED = {
     "AProx, SGD": Setting(0.003),
     "AProx, SGD, momentum": Setting(3e-4, 10.0),
     "AProx, SGD, averaged": Setting(0.003),
-    "AProx, Schedule-Free SGD": Setting(0.1, 0.1),
+    "AProx, Schedule-Free": Setting(0.1, 0.1),
     "AProx, AdamW": Setting(0.1, 5.0),
     "AProx, Adafactor": Setting(0.03, 5.0),
     "AProx, Lion": Setting(0.03, 10.0),
@@ -46,7 +46,7 @@ SELECTED = {
     "normal map, SGD": Setting(0.003),
     "normal map, SGD, momentum": Setting(0.001, 10.0),
     "normal map, SGD, averaged": Setting(0.003),
-    "normal map, Schedule-Free SGD": Setting(0.1, 0.1),
+    "normal map, Schedule-Free": Setting(0.1, 0.1),
     "normal map, AdamW": Setting(0.1, 5.0),
     "normal map, Adafactor": Setting(0.03, 5.0),
     "normal map, Lion": Setting(0.01, 10.0),

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from examples.identification.inner import AROUND
 from examples.identification.law import laws
 from examples.identification.methods import Run, Setting
 from examples.identification.simulation import Record
@@ -20,13 +21,13 @@ STRUCTURE: Columns = {
     "distance": ("distance", "{:.3f}"),
 }
 GRADIENTS: Columns = {
-    "gradient error": ("gradient_error", "{:.2f}"),
-    "certificate,\ntrue gradient": ("certificate", "{:.2f}"),
-    "certificate,\nown gradient": ("own_certificate", "{:.2f}"),
-    "margin,\nown gradient": ("own_margin", "{:.2f}"),
+    "its error": ("gradient_error", "{:.2f}"),
+    "certificate": ("own_certificate", "{:.2f}"),
+    "by the truth": ("certificate", "{:.2f}"),
+    "margin": ("own_margin", "{:.2f}"),
 }
 DRIFT: Columns = {
-    "steps until right": ("steps_until_right", "{:.0f}"),
+    "right after": ("steps_until_right", "{:.0f}"),
     "distance": ("distance", "{:.3f}"),
 }
 LAW_STEPS = (10, 30, 100, 300, 1000)  # of the table
@@ -107,12 +108,31 @@ def rounded(number: float) -> float | None:
     return float(f"{number:.4g}") if np.isfinite(number) else None
 
 
-def tables(panel: str, rows: Sequence[Row]) -> Iterator[Table]:
+def tables(title: str, rows: Sequence[Row]) -> Iterator[Table]:
     """Yield the tables of structure, of a constant rate and of one that decays."""
-    for decays in (False, True):
+    for decays, rate in (
+        (False, "a constant learning rate"),
+        (True, "one that decays"),
+    ):
         some = [row for row in rows if row["decays"] == decays]
-        rate = "a learning rate that decays" if decays else "a constant learning rate"
-        yield table(f"{panel}, {rate}", some, STRUCTURE)
+        yield table(f"{title}, {rate}", some, STRUCTURE)
+
+
+def inner_tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yield the same for each of what is around the inner optimizers."""
+    for around in AROUND:
+        some = [
+            row | {"method": row["method"].removeprefix(f"{around}, ")}
+            for row in rows
+            if row["method"].startswith(around)
+        ]
+        yield from tables(f"Inside of {around}", some)
+
+
+def gradient_table(title: str, rows: Sequence[Row]) -> Table:
+    """Return the table of the gradients that are followed, where the rate decays."""
+    some = [row for row in rows if row["decays"] and row["gradient_error"][0]]
+    return table(f"{title}, the gradient that is followed", some, GRADIENTS)
 
 
 def table(title: str, rows: Sequence[Row], columns: Columns) -> Table:
@@ -120,21 +140,26 @@ def table(title: str, rows: Sequence[Row], columns: Columns) -> Table:
 
     The wrong groups have their range over seeds and steps.
     """
-    found = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    found = empty(title)
     structure = columns is not GRADIENTS
-    for heading in ("method", "rate", *(["wrong groups"] * structure), *columns):
+    beside = ("rate", "wrong groups") if structure else ()
+    for heading in ("method", *beside, *columns):
         left = heading in ("method", "rate")
         found.add_column(heading, justify="left" if left else "right", no_wrap=left)
     for row in rows:
-        cells = [row["method"], rate_text(row)]
+        cells = [row["method"]]
         if structure:
-            cells.append(wrong_text(row))
+            cells += [rate_text(row), wrong_text(row)]
         for key, text in columns.values():
             cells.append(mean_and_range(row[key], text.format))
         found.add_row(*cells)
     return found
+
+
+def empty(title: str) -> Table:
+    """Return a table without columns, as all of them look."""
+    how = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    return Table(title=title, title_justify="left", **how)
 
 
 def rate_text(row: Row) -> str:
@@ -163,10 +188,8 @@ def mean_and_range(values: Sequence[float | None], text: Callable[..., str]) -> 
 
 def print_law(rows: Sequence[Row], console: Console) -> None:
     """Print the noise that is left at fixed params, and its law."""
-    title = "Noise left in the gradient at fixed params (and its law)"
-    found = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    console.print("Noise left in the gradient at fixed params (and its law)")
+    found = empty("")
     for heading in ("step", *laws(np.ones(1))):
         found.add_column(heading, justify="right")
     for step in LAW_STEPS:
