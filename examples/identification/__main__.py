@@ -77,6 +77,8 @@ class Config:
     """How many runs of each method; they differ in the batches and the noise."""
     steps: int = 6000
     """Per run, in three stages of equal length when the learning rate decays."""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Which methods to compare, by their names in the tables."""
     figure: Path = Path("out/identification.png")
     """Where to save the figure."""
     json: Path | None = None
@@ -112,8 +114,9 @@ def compare(config: Config) -> list[Row]:
     """Run the methods on all data, print the tables, save the figure; return rows."""
     seeds, steps = jnp.arange(config.seeds), recorded_steps(config)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        on_sums = pool.submit(comparison.compare, seeds, config.steps)
-        in_drift = comparison.compare_in_drift(seeds, config.steps)
+        what = seeds, config.steps, config.methods
+        on_sums = pool.submit(comparison.compare, *what)
+        in_drift = comparison.compare_in_drift(*what)
         panels = on_sums.result()
     law = jax.device_get(variance_law())
     rows = [truth(name, problem) for name, problem in truths().items()]

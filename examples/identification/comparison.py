@@ -104,12 +104,16 @@ def drift_step(n_steps: int) -> int:
     return 2 * n_steps // 3
 
 
-def compare_in_drift(seeds: jax.Array, n_steps: int) -> dict[str, Record]:
-    """Return the records of DRIFT_METHODS, at a constant rate, by method."""
+def compare_in_drift(
+    seeds: jax.Array, n_steps: int, methods: Iterable[str] = tuple(METHODS)
+) -> dict[str, Record]:
+    """Return the records of DRIFT_METHODS, at a constant rate, by their names."""
     start = drift_step(n_steps)
     tried = {}
     for name in DRIFT_METHODS:
         method, restarts = RESTARTED.get(name, name), name in RESTARTED
+        if method not in methods:
+            continue
         make = functools.partial(
             make_optimizer,
             method,

@@ -54,10 +54,18 @@ def save_figure(
     figure = Figure(figsize=(10, 6.6), layout="constrained")
     (distance, wrong), (error, drift) = figure.subplots(2, 2)
     decaying = {run.method: record for run, record in records.items() if run.decays}
-    curves_of = lambda name, methods: {m: getattr(decaying[m], name) for m in methods}
+    curves_of = lambda name, methods: {
+        method: getattr(decaying[method], name)
+        for method in methods
+        if method in decaying
+    }
     start = drift_step(int(steps[-1]))
     near = steps > start - BEFORE_DRIFT
-    drifting = {m: in_drift[m].wrong_groups[:, near] for m in IN_DRIFT}
+    drifting = {
+        method: in_drift[method].wrong_groups[:, near]
+        for method in IN_DRIFT
+        if method in in_drift
+    }
     plot(distance, steps, curves_of("distance", SHOWN))
     plot(wrong, steps, curves_of("wrong_groups", SHOWN))
     plot(error, steps, curves_of("gradient_error", WITH_GRADIENT))
@@ -78,7 +86,7 @@ def save_figure(
         wrong.text(fall + steps[-1] / 60, 8, "restart", fontsize="small")
     figure.savefig(path, dpi=110)
     # The bands are a quarter of a megabyte, unless their colours are few.
-    Image.open(path).convert("RGB").quantize(96).save(path, "png", optimize=True)
+    Image.open(path).convert("RGB").quantize(160).save(path, "png", optimize=True)
 
 
 def plot(axes: Axes, steps: np.ndarray, curves: Mapping[str, np.ndarray]) -> None:

@@ -58,11 +58,12 @@ def test_selection_is_on_seeds_of_its_own_and_by_the_last_quarter(monkeypatch):
     grid = selection.settings((1.0, 2.0))
 
     def simulate(problem, entries, seeds, n_steps):
-        assert tuple(np.asarray(seeds)) == selection.SEEDS
         # Near at first; in the last quarter as far as the number of the setting.
         end = jnp.arange(40) >= 30
         far = jnp.arange(float(len(grid))).at[3].set(jnp.inf)[:, None, None]
-        distance = jnp.broadcast_to(jnp.where(end, far, 0), (len(grid), len(seeds), 40))
+        # NaN with any other seeds.
+        right = jnp.where(seeds == jnp.asarray(selection.SEEDS), 0, jnp.nan)
+        distance = jnp.where(end, far, 0) + right[:, None]
         return {name: SimpleNamespace(distance=distance) for name in entries}
 
     monkeypatch.setattr(selection, "simulate", simulate)
