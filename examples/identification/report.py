@@ -110,10 +110,7 @@ def rounded(number: float) -> float | None:
 
 def tables(title: str, rows: Sequence[Row]) -> Iterator[Table]:
     """Yield the tables of structure, of a constant rate and of one that decays."""
-    for decays, rate in (
-        (False, "a constant learning rate"),
-        (True, "one that decays"),
-    ):
+    for decays, rate in ((False, "a constant rate"), (True, "a rate that decays")):
         some = [row for row in rows if row["decays"] == decays]
         yield table(f"{title}, {rate}", some, STRUCTURE)
 
@@ -126,7 +123,8 @@ def inner_tables(rows: Sequence[Row]) -> Iterator[Table]:
             for row in rows
             if row["method"].startswith(around)
         ]
-        yield from tables(f"Inside of {around}", some)
+        the = {"normal map": "the normal map"}.get(around, around)
+        yield from tables(f"Inside of {the}", some)
 
 
 def gradient_table(title: str, rows: Sequence[Row]) -> Table:

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from examples.identification import (
