@@ -1,8 +1,8 @@
-"""Least squares under input noise: an infinite sum whose optimum is known exactly.
+"""Least squares, an infinite or a finite sum, whose optimum is known exactly.
 
-The rows of the inputs are drawn with replacement and perturbed by fresh Gaussian noise
-of deviation s, so that no gradient ever comes twice. The expected loss is still a
-quadratic, for noise on the inputs acts as a ridge:
+The rows of the inputs are drawn with replacement. In the infinite sum they get fresh
+Gaussian noise of deviation s, so that no gradient ever comes twice; in the finite sum s
+is 0. The expected loss is a quadratic, for noise on the inputs acts as a ridge:
 
     f(W) = E |(x + s z) W - y|^2 / 2 = |X W - Y|^2 / (2 n) + s^2 |W|^2 / 2
 
@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-NOISE = 0.3  # s, of the inputs
+NOISE = 0.3  # s, of the infinite sum
 # The whole level per row: the norms are not multiplied by sqrt(3), the root of a row's
 # length. A row of the solution is zero iff its gradient's norm is below this.
 STRENGTH = 0.1
 N_EXAMPLES, N_INPUTS, N_OUTPUTS, N_ACTIVE = 500, 40, 3, 8
+N_DRIFTING = 2  # so many active rows go when the data drift, and as many others come
 
 
 class Problem(NamedTuple):
@@ -28,23 +29,35 @@ class Problem(NamedTuple):
     curvature: np.ndarray  # (40, 40)
     linear: np.ndarray  # (40, 3)
     optimum: np.ndarray  # (40, 3), float64; its zero rows are exactly zero
+    noise: float  # s, 0 for the finite sum
 
     def gradient(self, params):
         """Return the gradient of the expected loss, for NumPy and JAX alike."""
         return self.curvature @ params - self.linear
 
 
-def make_problem() -> Problem:
-    """Return the problem: 8 of 40 rows matter, and the optimum has those 8."""
+def make_problem(noise: float = NOISE, drifted: bool = False) -> Problem:
+    """Return the problem: 8 of 40 rows matter, and the optimum has those 8.
+
+    Args:
+      noise: s, of the inputs.
+      drifted: Whether rows 6 and 7 have ceased to matter and rows 8 and 9 begun to;
+        the inputs and the noise of the targets stay as they are.
+    """
     rng = np.random.default_rng(3)
     inputs = rng.standard_normal((N_EXAMPLES, N_INPUTS))
     planted = np.zeros((N_INPUTS, N_OUTPUTS))
     planted[:N_ACTIVE] = rng.standard_normal((N_ACTIVE, N_OUTPUTS))
-    targets = inputs @ planted + 0.5 * rng.standard_normal((N_EXAMPLES, N_OUTPUTS))
-    curvature = inputs.T @ inputs / N_EXAMPLES + NOISE**2 * np.eye(N_INPUTS)
+    errors = 0.5 * rng.standard_normal((N_EXAMPLES, N_OUTPUTS))
+    if drifted:
+        planted[N_ACTIVE - N_DRIFTING : N_ACTIVE] = 0
+        new = rng.standard_normal((N_DRIFTING, N_OUTPUTS))
+        planted[N_ACTIVE : N_ACTIVE + N_DRIFTING] = new
+    targets = inputs @ planted + errors
+    curvature = inputs.T @ inputs / N_EXAMPLES + noise**2 * np.eye(N_INPUTS)
     linear = inputs.T @ targets / N_EXAMPLES
     optimum = minimize(curvature, linear)
-    return Problem(inputs, targets, curvature, linear, optimum)
+    return Problem(inputs, targets, curvature, linear, optimum, noise)
 
 
 def minimize(curvature: np.ndarray, linear: np.ndarray) -> np.ndarray:
@@ -105,7 +118,13 @@ def gradient_noise(problem: Problem, batch_size: int) -> float:
     x2, r2 = (np.sum(a**2, axis=1) for a in (problem.inputs, residuals))
     w2 = np.sum(problem.optimum**2)
     cross = np.sum(predictions * residuals, axis=1)
-    second = x2 * r2 + NOISE**2 * (x2 * w2 + N_INPUTS * r2 + 4 * cross)
-    square = second.mean() + NOISE**4 * (N_INPUTS + 2) * w2
+    s2 = problem.noise**2
+    second = x2 * r2 + s2 * (x2 * w2 + N_INPUTS * r2 + 4 * cross)
+    square = second.mean() + s2**2 * (N_INPUTS + 2) * w2
     variance = square - np.sum(problem.gradient(problem.optimum) ** 2)
     return float(np.sqrt(variance / batch_size))
+
+
+def as_float32(problem: Problem) -> Problem:
+    """Return the problem with all its numbers in float32, to be passed to a program."""
+    return Problem(*(np.asarray(x, np.float32) for x in problem))

@@ -1,85 +1,91 @@
-"""The rows, the tables and the figure of the identification example."""
+"""The rows and the tables of the identification example."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from examples.identification.methods import (
-    DUAL_AVERAGING,
-    METHODS,
-    MOMENTUM,
-    Run,
-    milestones,
-)
+from examples.identification.inner import AROUND
+from examples.identification.law import laws
+from examples.identification.methods import Run, Setting
+from examples.identification.simulation import Record
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # where seeds differ, a list of their numbers
 Columns = dict[str, tuple[str, str]]  # heading: key of the rows, format
 
 STRUCTURE: Columns = {
-    "wrong groups": ("wrong_groups", "{:.1f}"),
-    "rows kept": ("rows_kept", "{:.0f}"),
     "right since": ("right_since", "{:.0f}"),
     "distance": ("distance", "{:.3f}"),
 }
 GRADIENTS: Columns = {
-    "gradient error": ("gradient_error", "{:.2f}"),
-    "certificate,\ntrue gradient": ("certificate", "{:.2f}"),
-    "certificate,\nown gradient": ("own_certificate", "{:.2f}"),
-    "margin,\nown gradient": ("own_margin", "{:.2f}"),
+    "its error": ("gradient_error", "{:.2f}"),
+    "certificate": ("own_certificate", "{:.2f}"),
+    "by the truth": ("certificate", "{:.2f}"),
+    "margin": ("own_margin", "{:.2f}"),
+}
+DRIFT: Columns = {
+    "right after": ("steps_until_right", "{:.0f}"),
+    "distance": ("distance", "{:.3f}"),
 }
 LAW_STEPS = (10, 30, 100, 300, 1000)  # of the table
-# The colours of Okabe and Ito, which the colour-blind tell apart: blue for dual
-# averaging, warm for the baselines.
-STYLES = {
-    "RMDA": {"color": "#0072B2", "linestyle": "-", "linewidth": 2.2},
-    "RAMDA": {"color": "#56B4E9", "linestyle": "--", "linewidth": 2.2},
-    "ProxSGD": {"color": "#D55E00", "linestyle": "-"},
-    "ProxGen": {"color": "#E69F00", "linestyle": "--"},
-    "ProxSSI": {"color": "#CC79A7", "linestyle": ":", "linewidth": 1.8},
-}
-LAW = {"color": "black", "linestyle": ":", "linewidth": 1.3, "zorder": 4}
 
 
-def laws(t: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the noise left, of 1, in the gradient that a method follows at step t."""
-    rho = 1 - MOMENTUM
-    return {
-        "RMDA": np.sqrt(9 / (8 * t)),
-        "ProxSGD": np.full(len(t), np.sqrt(rho / (2 - rho))),
-    }
+def summarize(
+    records: Mapping[Run, Record], settings: Mapping[str, Setting], steps: np.ndarray
+) -> list[Row]:
+    """Return a row for every run: means over the last quarter of the steps.
 
-
-def summarize(records: Mapping[Run, Any], steps: np.ndarray) -> list[Row]:
-    """Return a row for every run and seed: means over the last quarter of the steps."""
+    Args:
+      records: By run; what is in a record has the shape (seeds, time).
+      settings: By method.
+      steps: Shape (time,): at which steps it was recorded.
+    """
+    start = 3 * len(steps) // 4
     rows = []
-    for (method, decay), record in records.items():
-        start = 3 * len(steps) // 4
-        for seed, wrong in enumerate(record.wrong_groups):
-            # The first record from which on all are right; None without one.
-            first = np.flatnonzero(wrong).max(initial=-1) + 1
-            rows.append(
-                {
-                    "method": method,
-                    "decay": decay,
-                    "learning_rate": METHODS[method],
-                    "seed": seed,
-                    "fewest_wrong": int(wrong[start:].min()),
-                    "most_wrong": int(wrong[start:].max()),
-                    "right_since": int(steps[first]) if first < len(steps) else None,
-                    **{
-                        name: _rounded(curves[seed, start:].mean())
-                        for name, curves in record._asdict().items()
-                    },
-                }
-            )
+    for (method, decays), record in records.items():
+        wrong = record.wrong_groups
+        setting = settings[method]
+        rows.append(
+            {
+                "method": method,
+                "decays": decays,
+                "learning_rate": setting.learning_rate,
+                "factor": setting.factor,
+                "fewest_wrong": wrong[:, start:].min(1).tolist(),
+                "most_wrong": wrong[:, start:].max(1).tolist(),
+                "right_since": [first_right(curve, steps) for curve in wrong],
+                **{
+                    name: [rounded(x) for x in curves[:, start:].mean(1)]
+                    for name, curves in record._asdict().items()
+                },
+            }
+        )
+    return rows
+
+
+def first_right(wrong: np.ndarray, steps: np.ndarray) -> int | None:
+    """Return the first step from which on nothing is wrong; None without one."""
+    first = np.flatnonzero(wrong).max(initial=-1) + 1
+    return int(steps[first]) if first < len(steps) else None
+
+
+def summarize_drift(
+    records: Mapping[str, Record],
+    settings: Mapping[str, Setting],
+    steps: np.ndarray,
+    drift: int,
+) -> list[Row]:
+    """Return a row for every method: `summarize`, and what came before and after."""
+    found = {Run(method, False): record for method, record in records.items()}
+    rows = summarize(found, settings, steps)
+    for row, record in zip(rows, records.values(), strict=True):
+        before = record.wrong_groups[:, steps <= drift]
+        since = row.pop("right_since")
+        row["wrong_before"] = before[:, -1].tolist()
+        row["steps_until_right"] = [None if s is None else s - drift for s in since]
     return rows
 
 
@@ -89,128 +95,103 @@ def summarize_law(noise: Mapping[str, np.ndarray]) -> list[Row]:
         {
             "law": method,
             "step": step,
-            "measured": _rounded(noise[method][step - 1]),
-            "predicted": _rounded(predicted),
+            "measured": rounded(noise[method][step - 1]),
+            "predicted": rounded(predicted),
         }
         for method, curve in laws(np.asarray(LAW_STEPS)).items()
         for step, predicted in zip(LAW_STEPS, curve, strict=True)
     ]
 
 
-def _rounded(number: float) -> float | None:
-    # JSON knows no infinity, which is the margin where no row is zero.
+def rounded(number: float) -> float | None:
+    """Return four digits; None for what JSON has no number for."""
     return float(f"{number:.4g}") if np.isfinite(number) else None
 
 
-def print_tables(rows: Sequence[Row], law: Sequence[Row], console: Console) -> None:
-    """Print structure and distance, gradients and certificates, and the law."""
-    console.print("Last quarter of the run: mean (and range over seeds)")
-    for columns in (STRUCTURE, GRADIENTS):
-        table = Table("method", "rate", box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in columns:
-            table.add_column(heading, justify="right")
-        for run in dict.fromkeys((row["method"], row["decay"]) for row in rows):
-            seeds = [row for row in rows if (row["method"], row["decay"]) == run]
-            cells = (
-                mean_and_range([row[key] for row in seeds], text.format)
-                for key, text in columns.values()
-            )
-            rate = f"{seeds[0]['learning_rate']:g}{' decays' if run[1] else ''}"
-            table.add_row(run[0], rate, *cells)
-        console.print(table)
-    console.print("Noise left in the gradient at fixed params (and its law)")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("step", *laws(np.ones(1))):
-        table.add_column(heading, justify="right")
-    for step in LAW_STEPS:
-        at_step = [row for row in law if row["step"] == step]
-        cells = (f"{row['measured']:.3f} ({row['predicted']:.3f})" for row in at_step)
-        table.add_row(str(step), *cells)
-    console.print(table)
+def tables(title: str, rows: Sequence[Row]) -> Iterator[Table]:
+    """Yield the tables of structure, of a constant rate and of one that decays."""
+    for decays, rate in ((False, "a constant rate"), (True, "a rate that decays")):
+        some = [row for row in rows if row["decays"] == decays]
+        yield table(f"{title}, {rate}", some, STRUCTURE)
+
+
+def inner_tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yield the same for each of what is around the inner optimizers."""
+    for around in AROUND:
+        some = [
+            row | {"method": row["method"].removeprefix(f"{around}, ")}
+            for row in rows
+            if row["method"].startswith(around)
+        ]
+        the = {"normal map": "the normal map"}.get(around, around)
+        yield from tables(f"Inside of {the}", some)
+
+
+def gradient_table(title: str, rows: Sequence[Row]) -> Table:
+    """Return the table of the gradients that are followed, where the rate decays."""
+    some = [row for row in rows if row["decays"] and row["gradient_error"][0]]
+    return table(f"{title}, the gradient that is followed", some, GRADIENTS)
+
+
+def table(title: str, rows: Sequence[Row], columns: Columns) -> Table:
+    """Return a table of rows: mean, and in brackets the range over the seeds.
+
+    The wrong groups have their range over seeds and steps.
+    """
+    found = empty(title)
+    structure = columns is not GRADIENTS
+    beside = ("rate", "wrong groups") if structure else ()
+    for heading in ("method", *beside, *columns):
+        left = heading in ("method", "rate")
+        found.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for row in rows:
+        cells = [row["method"]]
+        if structure:
+            cells += [rate_text(row), wrong_text(row)]
+        for key, text in columns.values():
+            cells.append(mean_and_range(row[key], text.format))
+        found.add_row(*cells)
+    return found
+
+
+def empty(title: str) -> Table:
+    """Return a table without columns, as all of them look."""
+    how = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    return Table(title=title, title_justify="left", **how)
+
+
+def rate_text(row: Row) -> str:
+    """Return the learning rate, and the factor of the strength unless it is 1."""
+    factor = f" ×{row['factor']:g}" if row["factor"] != 1 else ""
+    return f"{row['learning_rate']:g}{factor}"
+
+
+def wrong_text(row: Row) -> str:
+    """Return the mean of the wrong groups, and the fewest and the most at any time."""
+    least, most = min(row["fewest_wrong"]), max(row["most_wrong"])
+    mean = f"{np.mean(row['wrong_groups']):.1f}"
+    return mean if least == most else f"{mean} ({least}–{most})"
 
 
 def mean_and_range(values: Sequence[float | None], text: Callable[..., str]) -> str:
     """Return the mean and, where it prints as another number, the range."""
     known = [value for value in values if value is not None]
     if not known:
-        return "never"
+        return "-"
     if len(known) < len(values):
         return f"in {len(known)} of {len(values)}"
     mean, least, most = text(np.mean(known)), text(min(known)), text(max(known))
     return mean if least == most else f"{mean} ({least}–{most})"
 
 
-def save_figure(
-    records: Mapping[Run, Any],
-    steps: np.ndarray,
-    law: Mapping[str, np.ndarray],
-    gradient_noise: float,
-    path: Path,
-) -> None:
-    """Plot the runs whose rate decays, and the noise at fixed params, with the laws."""
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    (distance, wrong), (error, noise) = figure.subplots(2, 2)
-    decaying = {method: record for (method, decay), record in records.items() if decay}
-    for method, record in decaying.items():
-        _plot(distance, steps, record.distance, method)
-        _plot(wrong, steps, record.wrong_groups, method)
-        _plot(error, steps, record.gradient_error, method)
-    _draw_laws(error, noise, steps, law, gradient_noise)
-    _write_ends(distance, wrong, decaying, steps)
-    distance.set(title="Distance to the optimum", yscale="log")
-    wrong.set(title="Rows that are wrongly zero or not, of 40", ylim=(-1, 33))
-    error.set(title="Error of the gradient that is followed", yscale="log")
-    noise.set(title="Noise left in it at fixed params", yscale="log", xscale="log")
-    for axes in figure.axes:
-        axes.set(xlabel="step", xlim=(1 if axes is noise else 0, axes.dataLim.x1))
-        axes.spines[["top", "right"]].set_visible(False)
-    legend = [*distance.lines, noise.lines[-1]]
-    figure.legend(handles=legend, loc="outside upper center", ncols=6, frameon=False)
-    figure.savefig(path, dpi=110)
-    # The bands are a quarter of a megabyte, unless their colours are few.
-    Image.open(path).convert("RGB").quantize(64).save(path, "png", optimize=True)
-
-
-def _plot(axes: Axes, steps: np.ndarray, curves: np.ndarray, method: str) -> None:
-    """Plot the mean over the seeds, in the band of their range."""
-    axes.plot(steps, curves.mean(0), label=method, **STYLES[method])
-    band = {"color": STYLES[method]["color"], "alpha": 0.15, "linewidth": 0}
-    axes.fill_between(steps, curves.min(0), curves.max(0), **band)
-
-
-def _draw_laws(
-    error: Axes,
-    noise: Axes,
-    steps: np.ndarray,
-    law: Mapping[str, np.ndarray],
-    gradient_noise: float,
-) -> None:
-    """Plot the noise at fixed params; beside it, and beside the errors, the laws."""
-    t = np.arange(1, 1 + len(law["RMDA"]))
-    for method, predicted in laws(t).items():
-        noise.plot(t, law[method], **STYLES[method])
-        noise.plot(t, predicted, label="the laws", **LAW)
-    noise.text(120, 0.13, "$\\sqrt{9/(8t)}$")
-    noise.text(120, 0.26, "$\\sqrt{\\rho/(2-\\rho)}$")
-    error.plot(steps, gradient_noise * laws(steps)["ProxSGD"], **LAW)
-    starts = [0, *milestones(steps[-1])]
-    stage = steps[steps <= starts[1]]
-    for start in starts:
-        error.plot(start + stage, gradient_noise * laws(stage)["RMDA"], **LAW)
-
-
-def _write_ends(
-    distance: Axes, wrong: Axes, records: Mapping[str, Any], steps: np.ndarray
-) -> None:
-    """Write what the last quarter brought, and where dual averaging restarts."""
-    start = 3 * len(steps) // 4
-    baselines = [method for method in METHODS if method not in DUAL_AVERAGING]
-    for methods, height in ((DUAL_AVERAGING, 1), (baselines, 27)):
-        mean = np.mean([records[m].wrong_groups[:, start:].mean() for m in methods])
-        text = f"{', '.join(methods)}: {mean:.1f}"
-        wrong.text(steps[-1], height, text, ha="right", fontsize="small")
-    for milestone in milestones(steps[-1]):
-        wrong.text(milestone + steps[-1] / 50, 6, "restart", fontsize="small")
-    ends = [record.distance[:, start:].mean() for record in records.values()]
-    text = f"last quarter: {min(ends):.3f} to {max(ends):.3f}"
-    distance.text(steps[-1], 0.1, text, ha="right", fontsize="small")
+def print_law(rows: Sequence[Row], console: Console) -> None:
+    """Print the noise that is left at fixed params, and its law."""
+    console.print("Noise left in the gradient at fixed params (and its law)")
+    found = empty("")
+    for heading in ("step", *laws(np.ones(1))):
+        found.add_column(heading, justify="right")
+    for step in LAW_STEPS:
+        at_step = [row for row in rows if row["step"] == step]
+        cells = (f"{row['measured']:.3f} ({row['predicted']:.3f})" for row in at_step)
+        found.add_row(str(step), *cells)
+    console.print(found)

@@ -7,12 +7,12 @@ import optax
 import pytest
 
 import rmda_jax as rj
-from examples.identification.methods import AVERAGING, METHODS, milestones
+from examples.identification.methods import AVERAGING, milestones
 from examples.identification.problem import N_EXAMPLES, NOISE, make_problem
 from rmda_jax import metrics
 
 GROUPS = rj.group_lasso(0, weighted=False)
-SEEDS, STEPS, BATCH = 4, 1500, 16
+SEEDS, STEPS, BATCH, RATE = 4, 1500, 16, 0.1
 
 
 def at(rows, strength, regularizer=GROUPS):
@@ -109,7 +109,7 @@ def trained(n_groups, seed):
     inputs, targets = (
         jnp.asarray(x, jnp.float32) for x in (problem.inputs, problem.targets)
     )
-    recipe = rj.stages(METHODS["RMDA"], milestones(STEPS), averaging=AVERAGING)
+    recipe = rj.stages(RATE, milestones(STEPS), averaging=AVERAGING)
     budget = rj.budget(n_groups=n_groups)
     tx = rj.rmda(regularizer=GROUPS, strength=budget, **recipe)
 
