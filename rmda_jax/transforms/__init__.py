@@ -20,12 +20,17 @@ transformation      promises                                  zeros are   keeps
                     noise; no structure                       params
 `proxssi`           the published method, warm-up bias and    in the      2
                     all                                       params
+`aprox`,            a prox around any optimizer; around SGD   in the      1
+`normal_map`        the structure of the limit                params
+`linbreg`           no limit but the loss's: a path from      in the      1
+                    sparse to dense                           params
 `rigl`              an exact number of weights                in the      1 byte
                                                               params
 ==================  ========================================  ==========  ======
 
 The iterate is the structured one, `structured_params`. The last column counts arrays
-like the params, float32 at the least; RigL's byte comes on top of what it wraps.
+like the params, float32 at the least; RigL's byte and the latent weights of the three above
+it come on top of what they wrap.
 
 **What the promise is worth.** All proximal methods find a point; they differ in the
 noise of the gradient whose prox decides what is zero. With a momentum of 0.9 a standard
@@ -35,7 +40,9 @@ rate. The average of `rmda` and `ramda` has :math:`\sigma\sqrt{9/(8t)}` left aft
 updates of a stage: if the iterates converge, and no zero group of the limit lies on its
 threshold exactly, then after finitely many updates the structure of :math:`\hat W_t` is
 that of the limit, and stays (proved for one stage; a restart begins anew).
-``python -m examples.identification`` shows this where the truth is known.
+The latent weights of `normal_map` and `aprox` average gradients as well, and around SGD
+they identify, too. ``python -m examples.identification`` shows this where the truth is
+known, and what comes first.
 
 **What it asks for.** Long stages, for a restart forgets the average; patience with
 zeros that come late, and with the params, which carry them exactly only once the
