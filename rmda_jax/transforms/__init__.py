@@ -29,8 +29,8 @@ transformation      promises                                  zeros are   keeps
 ==================  ========================================  ==========  ======
 
 The iterate is the structured one, `structured_params`. The last column counts arrays
-like the params, float32 at the least; RigL's byte and the latent weights of the three above
-it come on top of what they wrap.
+like the params, float32 at the least; those of the latent methods and RigL's byte come
+on top of what they wrap.
 
 **What the promise is worth.** All proximal methods find a point; they differ in the
 noise of the gradient whose prox decides what is zero. With a momentum of 0.9 a standard
