@@ -510,7 +510,8 @@ ROWS = [
         "aprox-l1",
         factory=_aprox,
         public="aprox",
-        arguments=dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.4),
+        # By 0.4 a latent weight would lie on its threshold, where rounding decides.
+        arguments=dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.41),
         suite=dict(learning_rate=0.002, regularizer=COLUMNS, strength=1e-7),
         first_step=_prox_sgd,
         **_LATENT,
