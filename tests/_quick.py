@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rmda_jax import testing
+from tests import _table
 
 ROOT = Path(__file__).parent
 PATTERNS = (
@@ -56,7 +57,7 @@ def kind(item: Any) -> Hashable:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     case, law = parameters.get("case"), parameters.get("law")
     if law in WIDE and case is not None:
-        return law, _class_of(case.regularizer)
+        return law, _table.kind(case.regularizer)
     if law is not None:
         return law
     if "model" in parameters and item.originalname == "test_units_are_found":
@@ -65,17 +66,15 @@ def kind(item: Any) -> Hashable:
 
 
 def chosen(items: Sequence[pytest.Item]) -> tuple[list[Any], list[Any]]:
-    """Return the first item of every kind of every function, and the others."""
+    """Return the first item of every kind of every function, and the others.
+
+    Those that run by default go before those that run at night.
+    """
     first, others, seen = [], [], set()
-    for item in items:
+    at_night = lambda item: item.get_closest_marker("long") is not None
+    for item in sorted(items, key=at_night):
         function = item.nodeid.partition("[")[0]
         key = function, kind(item)
         (others if key in seen else first).append(item)
         seen.add(key)
     return first, others
-
-
-def _class_of(regularizer: Any) -> Hashable:
-    """Return the class of a regularizer, with that of its geometry if it has one."""
-    geometry = getattr(regularizer, "geometry", None)
-    return type(regularizer), type(geometry)

@@ -6,6 +6,7 @@ comparisons with the oracles. A new regularizer is a new row.
 
 import dataclasses
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -351,6 +352,14 @@ ORACLES = {name: found.oracle for name, found in TABLE.items() if found.oracle}
 
 def make(name: str, arguments: dict[str, Any]) -> rj.Regularizer:
     return getattr(rj.regularizers, name)(**arguments)
+
+
+def kind(regularizer: rj.Regularizer) -> Hashable:
+    """Return what a regularizer is made of: its class, and that of its geometry.
+
+    Penalties of one geometry are one kind: they share its code and its solvers.
+    """
+    return type(regularizer), type(getattr(regularizer, "geometry", None))
 
 
 # Arguments to call each factory with, of those that act on one array.

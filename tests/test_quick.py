@@ -10,12 +10,15 @@ from tests import _quick
 from tests.fixtures import truth_cases
 from tests.shrink.test_trace import IDS
 
+# What is chosen and runs at night only would be skipped.
+OPTIONS = ["--quick", "--collect-only", "-q", "-m", "not long"]
+
 
 @pytest.fixture(scope="module")
 def chosen() -> list[str]:
     """Return the ids of the tests that `make quick` runs."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--quick", "--collect-only", "-q", "tests"],
+        [sys.executable, "-m", "pytest", *OPTIONS, "tests"],
         cwd=_quick.ROOT.parent,
         capture_output=True,
         text=True,

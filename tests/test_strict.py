@@ -14,9 +14,18 @@ import pytest
 
 import rmda_jax as rj
 from rmda_jax.testing import check_regularizer
-from tests._table import ARGUMENTS, regularizer
+from tests._daily import first_of_each, product
+from tests._table import ARGUMENTS, kind, regularizer
 from tests._x64 import float64
-from tests.transforms._table import GROUPS, factories, gradients, rows, start, step_of
+from tests.transforms._table import (
+    GROUPS,
+    by_mechanism,
+    factories,
+    gradients,
+    rows,
+    start,
+    step_of,
+)
 
 
 @contextlib.contextmanager
@@ -65,8 +74,11 @@ def questions(reg):
     ]
 
 
-@DTYPES
-@pytest.mark.parametrize("name", ARGUMENTS)
+def of_kind(name, dtype="bfloat16"):
+    return name if dtype == "float32" else kind(regularizer(name))
+
+
+@product(of_kind, name=ARGUMENTS, dtype=["float32", "bfloat16"])
 def test_regularizer_is_traced(name, dtype):
     """Promotion is seen in tracing."""
     x, t = jax.ShapeDtypeStruct((8, 12), dtype), jax.ShapeDtypeStruct((), "float32")
@@ -75,7 +87,7 @@ def test_regularizer_is_traced(name, dtype):
             _ = jax.eval_shape(ask, x, x, t)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", first_of_each(of_kind, ARGUMENTS))
 def test_regularizer_of_zeros_is_free_of_nan(name):
     """Eagerly, what is computed and not used counts, too."""
     x, reg = jnp.zeros((8, 12)), regularizer(name)
@@ -103,7 +115,7 @@ def test_transformation_is_traced(row, dtype):
                 _ = jax.eval_shape(ask, state)
 
 
-@factories()
+@by_mechanism(factories())
 def test_transformation_makes_an_update_without_nan_or_leak(row):
     params = jax.tree.map(jnp.zeros_like, start())
     tx = row.make()

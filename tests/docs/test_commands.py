@@ -39,6 +39,7 @@ CALL = re.compile(r"(?:\w+=\S* )*(?:python3?|pip|uv|make|git|pytest|bash|sh) ")
 # How a command is run with RMDA_LONG: with which arguments added, to be short.
 AS_IT_IS = ""
 BY_CI = "by .ci/run, on every change"
+AT_NIGHT = "by nightly.yml"
 HERE = "on small data: test_commands_of_the_poster_run"
 ITSELF = "what runs all of this"
 HOW = {
@@ -48,6 +49,7 @@ HOW = {
     "make demo": AS_IT_IS,
     "make clean": AS_IT_IS,
     "make test": BY_CI,
+    "RMDA_LONG=1 make test": AT_NIGHT,
     "make quick": AS_IT_IS,
     "make strict": AS_IT_IS,
     'make test ARGS="tests/shrink -k plan"': AS_IT_IS,
@@ -65,7 +67,9 @@ HOW = {
     "python -m examples.poster report": HERE,
 }
 INSTALLS = [command for command in HOW if command.startswith("pip install ")]
-LONG = {k: more for k, more in HOW.items() if more not in (BY_CI, HERE, ITSELF)}
+LONG = {
+    k: more for k, more in HOW.items() if more not in (BY_CI, AT_NIGHT, HERE, ITSELF)
+}
 
 
 def commands(page: str) -> list[str]:

@@ -17,9 +17,11 @@ from examples.poster.logs import Checkpoints
 from examples.poster.models import NETWORKS
 from examples.poster.presets import METHODS, preset
 from examples.poster.train import Trainer
+from tests._daily import these
 from tests.examples._poster import N_TRAIN, TinyNet, tiny_data
 
 TASK = "vgg19/cifar10"
+LOOPS = ["vmap", "map", "step"]
 BATCH = 16  # two full batches of the training images, and half a one
 STRENGTH = 0.01
 
@@ -59,7 +61,8 @@ def together():
         return trained([0, 1], [STRENGTH, 3 * STRENGTH], loop="vmap")
 
 
-@pytest.mark.parametrize("loop", ["vmap", "map", "step"])
+# `map` at night, and the resuming of `vmap`: its members are those of the test above.
+@pytest.mark.parametrize("loop", these(("vmap", "step"), LOOPS))
 def test_members_train_as_each_would_alone(loop, together):
     for i, (seed, strength) in enumerate([(0, STRENGTH), (1, 3 * STRENGTH)]):
         alone = trained([seed], [strength], loop=loop)
@@ -122,7 +125,7 @@ class Killed(Exception):
     """In the place of a power cut."""
 
 
-@pytest.mark.parametrize("loop", ["vmap", "step"])
+@pytest.mark.parametrize("loop", these(["step"], ["vmap", "step"]))
 def test_a_run_resumes_to_the_same_bits(loop, tmp_path, monkeypatch):
     def run(folder):
         options = Options(

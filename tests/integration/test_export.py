@@ -12,7 +12,8 @@ from jax import export
 
 import rmda_jax as rj
 from tests import _table
-from tests.transforms._table import GROUPS, ROWS, rows, run, start
+from tests._daily import first_of_each
+from tests.transforms._table import GROUPS, ROWS, by_factory, rows, run, start
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -68,7 +69,11 @@ def exists(function, *arguments) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", sorted(_table.ARGUMENTS))
+def of_kind(name):
+    return _table.kind(_table.regularizer(name))
+
+
+@pytest.mark.parametrize("name", first_of_each(of_kind, sorted(_table.ARGUMENTS)))
 def test_regularizer_lowers(name):
     regularizer = _table.regularizer(name)
     for method, arguments in (METHODS | OPTIONAL).items():
@@ -86,7 +91,7 @@ def test_map_lowers(method):
     check_lowers("RegularizerMap", method, getattr(GROUPS, method), *arguments)
 
 
-@rows()
+@by_factory(rows())
 def test_transformation_lowers(row):
     tx = row.make()
     state = jax.eval_shape(tx.init, start())
@@ -106,7 +111,7 @@ OF_STATE = {
 
 
 @pytest.mark.parametrize("name", OF_STATE)
-@rows("structured")
+@by_factory(rows("structured"))
 def test_function_of_the_state_lowers(row, name):
     state = jax.eval_shape(row.make().init, start())
     function = functools.partial(OF_STATE[name], regularizer=row.regularizer)

@@ -12,6 +12,7 @@ import rmda_jax as rj
 from tests.transforms._table import (
     assert_close,
     assert_equal,
+    by_mechanism,
     factories,
     first,
     gradients,
@@ -158,7 +159,7 @@ def test_training_is_the_same_in_every_framework(row, framework):
     assert any(x.any() for x in jax.tree.leaves(zeros(actual)))
 
 
-@factories()
+@by_mechanism(factories())
 def test_nnx_optimizer_is_the_same_as_optax(row):
     changes = {"regularizer": MAP} if row.regularized else {}
     tx = row.make(**changes)

@@ -3,14 +3,16 @@
 import dataclasses
 import math
 import zlib
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import rmda_jax as rj
-from rmda_jax.testing import check_critical_strengths, check_finite_gradients
-from tests._table import COMMON, TABLE, make
+from rmda_jax.testing import check_finite_gradients
+from tests._daily import first_of_each
+from tests._table import TABLE, kind as kind_of, make
 from tests.laws._one_array import OneArray
 
 # Reverse-mode derivatives that the docstrings deny: of singular values that coincide,
@@ -77,28 +79,24 @@ CASES = [
 ]
 
 
-def each_law(laws, cases=CASES) -> list:
+def each_law(laws, cases=CASES, of_kinds=()) -> list:
     """Return a parameter for every law that every one of the cases has to obey.
 
-    The first case of every factory obeys them on every run, the others at night; the
-    law that takes as long as several others, for the factories that most people use.
+    By default a law is of the first case of every factory. Those ``of_kinds``, which
+    compile at length what the penalties of one geometry share, are of the first case of
+    every kind of regularizer.
     """
-    first = set(map(str, first_cases()))
 
-    def is_daily(case: Case, law) -> bool:
-        longest = law is check_critical_strengths
-        return str(case) in first and (not longest or case.factory in COMMON)
+    def kind(case: Case, law) -> Hashable:
+        return law, kind_of(case.regularizer) if law in of_kinds else case.factory
 
-    return [
-        pytest.param(
-            *(case, law),
-            id=f"{case}-{law.__name__[6:]}",
-            marks=() if is_daily(case, law) else pytest.mark.long,
-        )
+    pairs = [
+        pytest.param(case, law, id=f"{case}-{law.__name__[6:]}")
         for case in cases
         for law in laws
         if law not in case.exempt
     ]
+    return first_of_each(kind, pairs)
 
 
 def first_cases() -> list[Case]:

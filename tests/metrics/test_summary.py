@@ -10,6 +10,7 @@ import pytest
 
 import rmda_jax as rj
 from rmda_jax import metrics
+from tests._daily import these
 
 GROUPS = rj.group_lasso(0, weighted=False)
 RULES = rj.RegularizerMap([("*/kernel", GROUPS)])
@@ -63,14 +64,15 @@ def test_params_are_structured_if_nothing_is_zero():
     assert (found.units, found.structured, found.dead) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("make", [rj.rmda, rj.ramda])
+@pytest.mark.parametrize("make", these([rj.rmda], [rj.rmda, rj.ramda]))
 def test_stages_are_counted(make):
     tx = make(1e-3, RULES, 0.1, averaging=1.0, restart_steps=[3])
     found = summary(one_step(tx, n_steps=5)[1], RULES)
     assert (found.updates, found.stage_updates) == (5, 2)
 
 
-@pytest.mark.parametrize("make", WITHOUT_ITERATE)
+# A metric is of no matter here: at night with one, too.
+@pytest.mark.parametrize("make", these([rj.proxsgd], WITHOUT_ITERATE))
 def test_states_without_an_iterate_are_summed_up_by_the_params(make):
     params, state = one_step(make(0.1, RULES, 0.5), n_steps=3)
     found = summary(state, RULES, params)

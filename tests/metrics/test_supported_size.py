@@ -82,7 +82,7 @@ def test_leaves_are_judged_by_the_strengths_of_their_rules():
     params = {"a": jnp.array([[4.0], [0.5]]), "b": jnp.array([[30.0], [2.0]])}
     for make in (rj.rmda, rj.ramda):
         tx = make(1.0, rules, 0.5)
-        _, state = tx.update(params, tx.init(params), params)
+        _, state = jax.jit(tx.update)(params, tx.init(params), params)
         multiples = metrics.supported_size(state, rules).multiples
         critical = []
         centre, step, metric = state.prox_arguments()

@@ -13,11 +13,14 @@ import pytest
 
 import rmda_jax as rj
 from rmda_jax import regularizers as named, testing
-from tests._table import ORACLES, PENALTIES, TABLE, make
+from tests._daily import first_of_each
+from tests._table import ORACLES, PENALTIES, TABLE, kind, make
 from tests.oracles import _scalar
 
 NEAR = np.concatenate([1 + s * 10.0 ** np.arange(-15, -1) for s in (1, -1)])
 WIDE = np.geomspace(1e-3, 1e3, 31)
+# By default the first row of every factory.
+by_factory = functools.partial(first_of_each, lambda name, arguments: name)
 ENTRIES = [(name, t.arguments) for name in PENALTIES for t in TABLE[name].tries[-3:]]
 # What each may be sharp, flat or bent at, in magnitude.
 CORNERS = [1.0, 3.0, 0.5, 0.35, 3.7, 4.7, 1.1, 1.6, 0.1, 2.0, 4.0]
@@ -34,7 +37,7 @@ def bisected(vanishes, like, n_steps=60):
     return np.where(never, np.inf, high)
 
 
-@pytest.mark.parametrize(("name", "arguments"), ENTRIES, ids=str)
+@pytest.mark.parametrize(("name", "arguments"), by_factory(ENTRIES), ids=str)
 def test_entries_vanish_where_the_oracle_says(name, arguments, x64):
     r = np.concatenate([WIDE, np.outer(CORNERS, NEAR).ravel()])
     penalty = PENALTIES[name](**arguments)
@@ -71,7 +74,7 @@ CENTERS = [
 METRICS = [np.array([1.0, 4.0, 0.1, 30.0]), np.array([5.0, 0.2, 0.2, 1e-3])]
 
 
-@pytest.mark.parametrize(("name", "arguments"), GROUPS, ids=str)
+@pytest.mark.parametrize(("name", "arguments"), by_factory(GROUPS), ids=str)
 def test_groups_vanish_where_the_oracle_says(name, arguments, x64):
     regularizer = make(name, {**arguments, "group_axes": ()})
     for x in CENTERS:
@@ -82,7 +85,7 @@ def test_groups_vanish_where_the_oracle_says(name, arguments, x64):
         np.testing.assert_allclose(found, wanted, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("name", "arguments"), IN_METRIC, ids=str)
+@pytest.mark.parametrize(("name", "arguments"), by_factory(IN_METRIC), ids=str)
 def test_groups_vanish_in_a_metric_where_the_oracle_says(name, arguments, x64):
     regularizer = make(name, {**arguments, "group_axes": ()})
     solve = functools.partial(ORACLES[name].metric_prox, group_axes=(), **arguments)
@@ -96,15 +99,18 @@ def test_groups_vanish_in_a_metric_where_the_oracle_says(name, arguments, x64):
 
 @pytest.mark.parametrize(
     "regularizer",
-    [
-        rj.mcp(),
-        named.log_sum(),
-        named.laplace(),
-        rj.group_lasso(),
-        rj.group_mcp(),
-        rj.sparse_group_lasso(),
-        rj.nuclear_norm(),
-    ],
+    first_of_each(
+        kind,
+        [
+            rj.mcp(),
+            named.log_sum(),
+            named.laplace(),
+            rj.group_lasso(),
+            rj.group_mcp(),
+            rj.sparse_group_lasso(),
+            rj.nuclear_norm(),
+        ],
+    ),
     ids=str,
 )
 def test_float32_keeps_the_law(regularizer):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import rmda_jax as rj
+from tests._daily import daily, product
 from tests._table import LEAVES
 from tests._x64 import float64
 
@@ -27,7 +28,14 @@ PENALTIES = [
 # Some groups vanish and others stay, at one of these at least.
 STEPS = (0.0, *np.geomspace(0.3, 120.0, 40), 1000.0)
 penalties = pytest.mark.parametrize("penalty", PENALTIES, ids=str)
-weights = pytest.mark.parametrize("weighted", [True, False])
+
+
+def by_penalty(penalty, weighted):
+    return type(penalty.penalty) if weighted else False
+
+
+def by_convexity(penalty, weighted=True):
+    return weighted and penalty.is_convex, weighted
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +79,7 @@ def use(regularizer, x, step):
     return y, regularizer.prox_support(x, step), regularizer.support(y)
 
 
-@penalties
-@weights
+@product(by_penalty, penalty=PENALTIES, weighted=[True, False])
 def test_prox_value_and_supports_are_those_of_one_array(penalty, weighted):
     tied, alone = pair(penalty, weighted)
     x = leaves()
@@ -113,10 +120,11 @@ def test_certificates_are_those_of_one_array(penalty):
             np.testing.assert_allclose(tied.margin(x, v, strength), margin, 1e-12)
 
 
-@pytest.mark.parametrize(
-    "penalty", [p for p in PENALTIES if p.penalty.affine_slope], ids=str
-)
-@weights
+AFFINE = [p for p in PENALTIES if p.penalty.affine_slope]
+
+
+# By default one root of a convex and one of a nonconvex penalty, with weights.
+@product(by_convexity, penalty=AFFINE, weighted=[True, False])
 def test_exact_metric_prox_and_derivative_are_those_of_one_array(penalty, weighted):
     tied, alone = pair(penalty, weighted)
     x, d = leaves(), jax.tree.map(jnp.exp, leaves(1))
@@ -139,7 +147,7 @@ def test_exact_metric_prox_and_derivative_are_those_of_one_array(penalty, weight
     assert some > 0
 
 
-@penalties
+@daily(by_convexity, penalties)
 def test_iterated_metric_prox_is_that_of_one_array(penalty):
     # Without free positions, whose metric would set the step of all.
     tied, alone = pair(penalty, n_leaves=2)
@@ -155,19 +163,20 @@ def test_iterated_metric_prox_is_that_of_one_array(penalty):
     assert_same(found.x, expected.x, free, 1e-7)
 
 
-@pytest.mark.parametrize(
-    "penalty", [rj.mcp(), rj.regularizers.scad(), rj.regularizers.lq(0.5)], ids=str
+TRANSFORMATIONS = {
+    "rmda": lambda spec: rj.rmda(0.3, spec, 0.4, averaging=0.5),
+    "ramda": lambda spec: rj.ramda(0.1, spec, 0.4, averaging=0.5),
+    "proxgen": lambda spec: rj.proxgen(0.05, spec, 0.3),
+}
+
+
+@product(
+    lambda name, penalty: name,
+    name=TRANSFORMATIONS,
+    penalty=[rj.mcp(), rj.regularizers.scad(), rj.regularizers.lq(0.5)],
 )
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda spec: rj.rmda(0.3, spec, 0.4, averaging=0.5),
-        lambda spec: rj.ramda(0.1, spec, 0.4, averaging=0.5),
-        lambda spec: rj.proxgen(0.05, spec, 0.3),
-    ],
-    ids=["rmda", "ramda", "proxgen"],
-)
-def test_transformations_train_tied_penalties(penalty, make):
+def test_transformations_train_tied_penalties(name, penalty):
+    make = TRANSFORMATIONS[name]
     tied, alone = pair(penalty, n_leaves=2)
     tx, one = make(rj.RegularizerMap([(("a", "b"), tied)])), make(alone)
     join = lambda tree: side_by_side((tree["a"], tree["b"]))[0]
@@ -189,7 +198,7 @@ def test_leaves_keep_their_dtypes_and_zeros_are_exact():
     a, b, c = (x.astype(jnp.float32) for x in leaves())
     b = b.astype(jnp.bfloat16)
     tied = rj.regularizers.on_tied_groups(rj.mcp(), **TIE)
-    found = tied.prox((a, b, c), 1.0)
+    found = jax.jit(tied.prox)((a, b, c), 1.0)
     assert [x.dtype for x in found] == [a.dtype, b.dtype, c.dtype]
     alive = tied.support(found)
     assert 0 < alive.sum() < 4
@@ -200,7 +209,7 @@ def test_leaves_keep_their_dtypes_and_zeros_are_exact():
 
 def test_one_number_is_a_metric_for_all_leaves():
     tied, x = rj.tied_group_lasso(**TIE), leaves()
-    found = tied.metric_prox(x, 1.0, 2.0)
+    found = jax.jit(tied.metric_prox)(x, 1.0, 2.0)
     for y, expected in zip(found, tied.prox(x, 0.5), strict=True):
         np.testing.assert_allclose(y, expected, 1e-12)
 

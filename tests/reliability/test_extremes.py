@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import rmda_jax as rj
+from tests._daily import daily
 from tests._x64 import float64
 from tests.transforms._table import (
     CONSTANTS,
@@ -21,12 +22,8 @@ from tests.transforms._table import (
     step_of,
 )
 
-
-def first_by_default(mark):
-    """Leave all values but the first of a parametrization to the long run."""
-    name, values = mark.args
-    rest = [pytest.param(value, marks=pytest.mark.long) for value in values[1:]]
-    return pytest.mark.parametrize(name, [values[0], *rest], ids=str)
+# Of what no transformation does in its own way, by default the first.
+first_by_default = functools.partial(daily, lambda row: None)
 
 
 # --- strength ---------------------------------------------------------------------

@@ -18,7 +18,9 @@ from jax import lax
 from rmda_jax import shrink
 from tests._x64 import float64
 
-N_EXAMPLES = int(os.environ.get("SHRINK_EXAMPLES", "12"))
+N_EXAMPLES = int(
+    os.environ.get("SHRINK_EXAMPLES", "60" if "RMDA_LONG" in os.environ else "5")
+)
 INPUTS = {"vector": (3, 2), "sequence": (2, 4, 2), "image": (2, 4, 4, 2)}
 ANYWHERE = ("dense", "residual", "gated", "concatenated", "batch_norm", "layer_norm")
 ONLY_IN = {"vector": (), "sequence": ("attention",), "image": ("depthwise", "grouped")}

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 import rmda_jax as rj
+from tests._daily import product, these
 from tests._x64 import float64
-from tests.transforms.test_sharding import kinds, mesh_of
+from tests.transforms.test_sharding import KINDS, by_layout, mesh_of
 
 # Three leaves, tied along their first, last and middle axis. The second has two
 # positions per group, the third one of no group.
@@ -67,17 +68,19 @@ def test_prox_value_and_support_are_those_of_one_array(step):
     assert flags["b"] is flags["c"] is None
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda spec: rj.rmda(0.3, spec, 0.4, averaging=0.5, restart_steps=(5,)),
-        lambda spec: rj.ramda(0.1, spec, 0.4, averaging=0.5, restart_steps=(5,)),
-        lambda spec: rj.proxsgd(0.1, spec, 0.3),
-        lambda spec: rj.proxgen(0.05, spec, 0.3),
-    ],
-    ids=["rmda", "ramda", "proxsgd", "proxgen"],
-)
-def test_every_transformation_trains_as_with_one_array(make):
+TRANSFORMATIONS = {
+    "rmda": lambda spec: rj.rmda(0.3, spec, 0.4, averaging=0.5, restart_steps=(5,)),
+    "ramda": lambda spec: rj.ramda(0.1, spec, 0.4, averaging=0.5, restart_steps=(5,)),
+    "proxsgd": lambda spec: rj.proxsgd(0.1, spec, 0.3),
+    "proxgen": lambda spec: rj.proxgen(0.05, spec, 0.3),
+}
+# By default one that has an iterate, and one whose prox is in a metric.
+EVERY_DAY = ("rmda", "proxgen")
+
+
+@pytest.mark.parametrize("name", these(EVERY_DAY, TRANSFORMATIONS))
+def test_every_transformation_trains_as_with_one_array(name):
+    make = TRANSFORMATIONS[name]
     tied, alone = make(RULES), make(ONE)
     params = leaves()
     one = side_by_side(params)
@@ -109,9 +112,8 @@ LAYOUTS = {
 }
 
 
-@kinds
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_sharded_leaves_stay_where_they_are(kind, layout):
+@product(by_layout, layout=LAYOUTS, kind=KINDS)
+def test_sharded_leaves_stay_where_they_are(layout, kind):
     shapes = {"a": (8, 16), "b": (16, 8), "c": (64, 8)}
     tie = rj.tied_group_lasso((-1, -2, -2), [None, None, (*range(16),) * 4])
     tx = rj.rmda(0.1, rj.RegularizerMap([(tuple(shapes), tie)]), 10.0, averaging=1.0)

@@ -6,7 +6,7 @@ a field of its row; the tests ask for fields and know no names.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import pytest
 
 import rmda_jax as rj
 from rmda_jax import testing
+from tests._daily import daily, first_of_each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ class Row:
       magnification: By how much it may enlarge the rounding of a gradient.
       refuses_complex: Message of the TypeError on complex params.
       public: Name of the public function it stands for, if that is not the factory's.
+      mechanism: What the program of its step is made of. Tests of how programs compile
+        run by default on one row of every mechanism, at night on all.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Row:
     magnification: float = 1.0
     refuses_complex: str = "parameters must be real floating"
     public: str = ""
+    mechanism: str = "closed forms"
 
     @property
     def regularized(self) -> bool:
@@ -143,14 +147,23 @@ def factories(*fields: str) -> pytest.MarkDecorator:
 
     For what does not depend on the configuration.
     """
+    return pytest.mark.parametrize("row", rows_of_factories(*fields), ids=str)
+
+
+def rows_of_factories(*fields: str) -> list[Row]:
+    """Return the first row of every factory in which all these fields are set."""
     first: dict[Any, Row] = {}
     for row in _chosen(fields):
         _ = first.setdefault(row.factory, row)
-    return pytest.mark.parametrize("row", list(first.values()), ids=str)
+    return list(first.values())
 
 
-def each_law(laws: tuple, of_rows: tuple) -> list:
-    """Return a parameter for every law of every factory; these, of every row."""
+def each_law(laws: tuple, of_rows: tuple, of_programs: tuple) -> list:
+    """Return a parameter for every law of every factory; these, of every row.
+
+    By default they are of one row of every factory; those of programs, of one row of
+    every mechanism.
+    """
     pairs, seen = [], set()
     for row in ROWS:
         for law in laws:
@@ -158,7 +171,21 @@ def each_law(laws: tuple, of_rows: tuple) -> list:
             seen.add((row.factory, law))
             if not again and law not in row.exempt:
                 pairs.append(pytest.param(row, law, id=f"{row}-{law.__name__[6:]}"))
-    return pairs
+
+    def kind(row: Row, law: Callable[..., None]) -> Hashable:
+        return law, row.mechanism if law in of_programs else row.factory
+
+    return first_of_each(kind, pairs)
+
+
+def by_mechanism(mark: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """Run by default one row of every mechanism, the others at night."""
+    return daily(lambda row: row.mechanism, mark)
+
+
+def by_factory(mark: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """Run by default one row of every factory, the others at night."""
+    return daily(lambda row: row.factory, mark)
 
 
 def first(*fields: str) -> pytest.MarkDecorator:
@@ -234,6 +261,7 @@ _RMDA = dict(_DUAL_AVERAGING, factory=rj.rmda, first_step=_prox_sgd)
 _RAMDA = dict(
     _DUAL_AVERAGING,
     factory=rj.ramda,
+    mechanism="a prox in a metric",
     hyperparameters=("learning_rate", "strength", "averaging", "eps"),
     alike={"eps_decay": 1.0},
     # The cube root of small sums: a metric of 0.1 makes ten of an error of one.
@@ -244,6 +272,7 @@ _RAMDA = dict(
     ),
 )
 _ADAM = dict(
+    mechanism="a prox in a metric",
     hyperparameters=("learning_rate", "strength", "b1", "b2", "eps", "weight_decay"),
     exact={},
     plain={"weight_decay": 0.0},
@@ -327,6 +356,7 @@ def _normal_step(regularizer, params, grads, learning_rate, strength):
 
 _LATENT = dict(
     latent=True,
+    mechanism="latent weights",
     hyperparameters=("learning_rate", "strength"),
     exact={},
     exempt=(
@@ -340,6 +370,7 @@ _LATENT = dict(
 _HEAL = dict(
     factory=_heal,
     public="heal",
+    mechanism="phases",
     exact={},
     first_step=_prox_sgd,
     plain={"averaging": 1.0},
@@ -449,6 +480,7 @@ ROWS = [
         "rigl-sgd",
         factory=_rigl_sgd,
         public="rigl",
+        mechanism="masks",
         arguments=dict(learning_rate=0.1),
         suite=dict(learning_rate=0.002, dense=True),
         hyperparameters=("learning_rate",),
@@ -478,7 +510,8 @@ ROWS = [
         "aprox-l1",
         factory=_aprox,
         public="aprox",
-        arguments=dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.4),
+        # By 0.4 a latent weight would lie on its threshold, where rounding decides.
+        arguments=dict(learning_rate=0.1, regularizer=rj.l1(), strength=0.41),
         suite=dict(learning_rate=0.002, regularizer=COLUMNS, strength=1e-7),
         first_step=_prox_sgd,
         **_LATENT,

@@ -19,6 +19,8 @@ from tests.transforms._table import (
     STEPS,
     assert_close,
     assert_equal,
+    by_factory,
+    by_mechanism,
     each_law,
     factories,
     gradients,
@@ -28,7 +30,8 @@ from tests.transforms._table import (
     step_of,
 )
 
-LOW = [jnp.bfloat16, jnp.float16]
+# At night, too, what differs in its number of digits alone.
+LOW = [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.long)]
 
 
 def is_float(x) -> bool:
@@ -50,6 +53,14 @@ OF_ROWS = (
     testing.check_update_zeros,
     testing.check_nan_spreads,
 )
+# What compiles programs, and depends on what they are made of.
+OF_PROGRAMS = (
+    testing.check_compiled,
+    testing.check_scan,
+    testing.check_batches,
+    testing.check_donation,
+)
+LAWS = each_law(testing.UPDATE_LAWS, OF_ROWS, OF_PROGRAMS)
 
 
 def unregularized():
@@ -60,7 +71,7 @@ def pointers(*trees) -> list[int]:
     return [x.unsafe_buffer_pointer() for x in jax.tree.leaves(trees)]
 
 
-@rows("structured")
+@by_factory(rows("structured"))
 def test_table_has_zeros_to_test(row):
     params, state = run(row.make(), start(), gradients())
     structured = rj.structured_params(state, row.regularizer)
@@ -69,7 +80,7 @@ def test_table_has_zeros_to_test(row):
     assert specs(structured) == specs(params)
 
 
-@pytest.mark.parametrize(("row", "law"), each_law(testing.UPDATE_LAWS, OF_ROWS))
+@pytest.mark.parametrize(("row", "law"), LAWS)
 def test_transformation_obeys_the_law(row, law):
     law(row.trial)
 
@@ -77,7 +88,7 @@ def test_transformation_obeys_the_law(row, law):
 # --- compilation ------------------------------------------------------------------
 
 
-@factories("hyperparameters")
+@by_mechanism(factories("hyperparameters"))
 def test_update_traces_once_over_steps_and_hyperparameters(row):
     traces = 0
 
@@ -151,7 +162,7 @@ def test_tree_map_params_finds_what_is_like_the_params(row):
 # --- precision --------------------------------------------------------------------
 
 
-@factories()
+@by_mechanism(factories())
 def test_float64_params_are_computed_in_float64(row):
     with float64():
         tx = row.make()
@@ -170,7 +181,7 @@ def test_float64_params_are_computed_in_float64(row):
     assert 0 < np.abs(a - b).max() < 2.0**-38
 
 
-@factories()
+@by_mechanism(factories())
 def test_float32_params_stay_float32_when_x64_is_on(row):
     tx = row.make_constant()
     with float64():
@@ -209,7 +220,7 @@ def check_exact_zeros(row, dtype):
     assert found > 0
 
 
-@rows("exact", "structured")
+@by_factory(rows("exact", "structured"))
 def test_params_have_the_exact_zeros_of_the_structured_iterate(row):
     check_exact_zeros(row, jnp.float32)
 
@@ -220,8 +231,10 @@ def test_low_precision_params_have_the_exact_zeros_too(row, dtype):
     check_exact_zeros(row, dtype)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@factories("exact")
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(jnp.float32, marks=pytest.mark.long), jnp.bfloat16]
+)
+@by_mechanism(factories("exact"))
 def test_params_carry_zeros(row, dtype):
     params, _ = run(row.make(**row.exact), start(dtype), gradients(dtype=dtype))
     kernels = [layer["kernel"] for layer in params.values()]
@@ -231,7 +244,7 @@ def test_params_carry_zeros(row, dtype):
 # --- what is computed -------------------------------------------------------------
 
 
-@rows("first_step")
+@by_factory(rows("first_step"))
 def test_first_update_without_averaging_is_the_known_step(row):
     params, grads = start(), gradients(1)
     numbers = CONSTANTS["learning_rate"], CONSTANTS["strength"]
@@ -244,7 +257,7 @@ def test_first_update_without_averaging_is_the_known_step(row):
         assert_close(structured, expected, row.ulps(1))
 
 
-@rows("restarts")
+@by_factory(rows("restarts"))
 def test_restart_equals_two_fresh_optimizers(row):
     grads = gradients(6)
     chained = run(row.make_constant(restart_steps=(4,)), start(), grads, eager=True)

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 
 import rmda_jax as rj
-from tests.transforms._table import assert_equal, factories, run
+from tests._daily import product
+from tests.transforms._table import assert_equal, factories, rows_of_factories, run
 
 N_LAYERS = 11  # as strings their numbers sort 0, 1, 10, 2, ...
 GROUPS = rj.RegularizerMap([("9/*", None), ("*", rj.group_lasso(0))])
@@ -36,8 +37,12 @@ def keyed(tree):
 CONTAINERS = {"list": lambda tree: tree, "integers": lambda t: dict(enumerate(t))}
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-@factories("regularized")
+def stands_for(row, container):
+    """By default every mechanism, and one in the other container."""
+    return row.mechanism if container == "list" else container
+
+
+@product(stands_for, row=rows_of_factories("regularized"), container=CONTAINERS)
 def test_a_state_with_other_keys_goes_on_by_name(row, container):
     make = CONTAINERS[container]
     tx = row.make(regularizer=GROUPS)

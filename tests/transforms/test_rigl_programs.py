@@ -10,6 +10,7 @@ import pytest
 
 from rmda_jax.transforms._rigl import RigLState, rigl
 from rmda_jax.transforms._rigl_params import rigl_params
+from tests._daily import these
 from tests.transforms._sparse import (
     ADAM,
     LABELS,
@@ -37,7 +38,8 @@ def test_jit_and_eager_agree():
     assert_close(eager, history_of()[:4])
 
 
-@methods
+# By default growing and pruning alone, the two that the others are made of.
+@pytest.mark.parametrize("method", these(("rigl", "pruning"), METHODS))
 def test_state_is_a_scan_carry(method):
     tx = make(**METHODS[method])
     step = lambda carry, grads: (step_of(tx)(grads, *carry[::-1]), None)
@@ -81,13 +83,15 @@ def test_state_is_stable_abstract_and_picklable(method):
     assert marked.count == marked.inner_state[0].count == -1
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.long)]
+)
 def test_updates_have_the_dtype_of_the_params(dtype):
     inner = optax.sgd(0.1, momentum=0.9, accumulator_dtype=jnp.float32)
-    history = run(make(inner), tree(0, dtype), gradients(dtype=dtype))
-    updates, _ = make(inner).update(
-        tree(1, dtype), make(inner).init(tree(0)), tree(0, dtype)
-    )
+    tx = make(inner)
+    history = run(tx, tree(0, dtype), gradients(dtype=dtype))
+    wide = jax.eval_shape(tx.init, tree(0))  # its params were float32
+    updates, _ = jax.eval_shape(tx.update, tree(1, dtype), wide, tree(0, dtype))
     assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
     for params, state in history:
         assert_equal(params, jax.device_get(rigl_params(state, params)))
@@ -128,10 +132,10 @@ def test_drop_fraction_can_be_vmapped():
         state = tx.init(params)._replace(count=jnp.int32(2))
         return tx.update(grads, state, rigl_params(state, params))[1].masks
 
-    alphas = jnp.array([0.0, 0.4, 1.0])
+    alphas, alone = jnp.array([0.0, 0.4, 1.0]), jax.jit(masks)
     lanes = jax.jit(jax.vmap(masks))(alphas)
     for i, alpha in enumerate(alphas):
-        assert_equal(jax.tree.map(lambda x, i=i: x[i], lanes), masks(alpha))
+        assert_equal(jax.tree.map(lambda x, i=i: x[i], lanes), alone(alpha))
 
 
 # --- rigl_params ----------------------------------------------------------------

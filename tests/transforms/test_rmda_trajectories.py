@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import rmda_jax as rj
+from tests._daily import first_of_each
 from tests.fixtures import trajectories
 from tests.fixtures.trajectories import Trajectory, load, names, tree
 from tests.transforms._replay import assert_same, replay
@@ -77,7 +78,12 @@ def assert_same_state(state: rj.RMDAState, trajectory: Trajectory):
             np.testing.assert_allclose(ours[name], expected, rtol=0, atol=1e-13 * scale)
 
 
-@pytest.mark.parametrize("name", PRESCRIBED)
+def of_recipe(name: str) -> tuple:
+    hyper = load(name).hyper
+    return hyper["prox"], bool(hyper["scheduler"])
+
+
+@pytest.mark.parametrize("name", first_of_each(of_recipe, PRESCRIBED))
 def test_rmda_reproduces_official_trajectory_in_float32(name):
     trajectory = load(name)
     regularizer = regularized_kernels(REGULARIZERS[trajectory.hyper["prox"]])

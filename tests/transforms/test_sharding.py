@@ -11,12 +11,13 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from tests import _table
+from tests._daily import product
 from tests.transforms._table import (
     STEPS,
     assert_close,
-    factories,
     first,
     gradients,
+    rows_of_factories,
     run,
     start,
     step_of,
@@ -100,14 +101,23 @@ def compare_run(row, layout, kind):
     assert_same_zeros(params, unsharded(row)[0])
 
 
-@kinds
-@factories()
+# By default where shardings are types, for there JAX refuses more; and once where not.
+
+
+def by_mechanism(row, kind):
+    return kind, row.mechanism if kind == AxisType.Explicit else None
+
+
+def by_layout(layout, kind):
+    return kind, layout if kind == AxisType.Explicit else None
+
+
+@product(by_mechanism, row=rows_of_factories(), kind=KINDS)
 def test_params_sharded_along_both_axes_give_the_unsharded_result(row, kind):
     compare_run(row, "both", kind)
 
 
-@kinds
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "both"])
+@product(by_layout, layout=[name for name in LAYOUTS if name != "both"], kind=KINDS)
 @first("structured")
 def test_params_sharded_along_one_axis_give_the_unsharded_result(row, layout, kind):
     compare_run(row, layout, kind)
@@ -159,15 +169,17 @@ def compare_prox(name, x, shape, spec, kind, refused):
     assert_same_zeros(actual, whole)
 
 
-@kinds
-@pytest.mark.parametrize("name", sorted(_table.ARGUMENTS))
+def by_regularizer(name, kind):
+    return kind, _table.kind(_table.regularizer(name))
+
+
+@product(by_regularizer, name=sorted(_table.ARGUMENTS), kind=KINDS)
 def test_prox_of_a_sharded_array_is_that_of_the_whole(name, kind):
     x = start()["head"]["kernel"][:8]
     compare_prox(name, x, *LAYOUTS["both"], kind, NOT_ACROSS)
 
 
-@kinds
-@pytest.mark.parametrize("name", WHOLE)
+@product(by_regularizer, name=WHOLE, kind=KINDS)
 def test_prox_of_whole_matrices_on_different_devices(name, kind):
     x = jnp.moveaxis(start()["conv"]["kernel"], -1, 0)
     compare_prox(name, x, (8,), ("x", None, None, None), kind, NOT_BATCHED)
