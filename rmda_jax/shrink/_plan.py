@@ -11,11 +11,11 @@ import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._removal import Contraction, Removal, Terms, UnitMasks
+from rmda_jax.shrink._removal import Contraction, Removal, Terms
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
 from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
 from rmda_jax.shrink._width_dependence import width_dependent
-from rmda_jax.shrink.interpret._index_sets import IndexSet
+from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks
 from rmda_jax.shrink.interpret._values import (
     ValueInterpreter,
     known,

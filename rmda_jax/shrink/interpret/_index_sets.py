@@ -78,6 +78,9 @@ Dim: TypeAlias = "tuple[IndexSet | None, int]"
 Axis: TypeAlias = "tuple[Dim, ...]"
 """The dims whose product an axis is, the slowest first."""
 
+UnitMasks: TypeAlias = dict[IndexSet, np.ndarray]
+"""For every atom, which of its units: an array of booleans."""
+
 EMPTY = "an array of length 0"
 
 
@@ -99,6 +102,22 @@ def fresh(size: int, reason: str | None = None) -> Axis:
 def length(axis: Axis) -> int:
     """Return the length of an axis."""
     return math.prod(size for _, size in axis)
+
+
+def atoms_of(axis: Axis) -> Iterator[tuple[IndexSet, np.ndarray]]:
+    """Yield the atoms of an axis, and where along it their units lie."""
+    parts = tuple(index_set or IndexSet(n) for index_set, n in axis)
+    whole = IndexSet(length(axis), "product", parts)
+    return whole.atoms()
+
+
+def removed_along(axis: Axis, removed: UnitMasks) -> np.ndarray:
+    """Return which positions along an axis are removed with the units."""
+    mask = np.zeros(length(axis), bool)
+    for atom, positions in atoms_of(axis):
+        if atom in removed:
+            mask[positions[removed[atom]]] = True
+    return mask
 
 
 def freeze(axis: Axis, reason: str) -> None:

@@ -10,8 +10,10 @@ The files `elementwise`, `shapes`, `contractions`, `reductions`, `indexing` and
 
 import abc
 from collections.abc import Callable, Sequence
+from pathlib import Path as FilePath
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
+import jax
 from jax.extend import core
 
 Value = TypeVar("Value")
@@ -98,3 +100,16 @@ class Interpreter(abc.ABC, Generic[Value]):
         """Return the values of the outputs of a jaxpr that brings its constants."""
         consts = [self.constant(x) for x in closed.consts]
         return self.eval_jaxpr(closed.jaxpr, consts, args)
+
+
+_SHRINK = FilePath(__file__).parent.parent
+_LIBRARIES = tuple(f"{folder}/" for folder in (FilePath(jax.__file__).parent, _SHRINK))
+
+
+def line_of(eqn: Any) -> str:
+    """Return file and line of the first frame outside of JAX, innermost first."""
+    traceback = getattr(getattr(eqn, "source_info", None), "traceback", None)
+    for frame in traceback.frames if traceback is not None else ():
+        if not frame.file_name.startswith(_LIBRARIES):
+            return f"{FilePath(frame.file_name).name}:{frame.line_num}"
+    return ""
