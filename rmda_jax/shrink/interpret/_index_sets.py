@@ -89,6 +89,11 @@ def uniform(size: int) -> Axis:
     return ((None, size),)
 
 
+def is_uniform(axis: Axis) -> bool:
+    """Return whether all values along an axis are the same."""
+    return all(index_set is None for index_set, _ in axis)
+
+
 def fresh(size: int, reason: str | None = None) -> Axis:
     """Return an axis with an index set of its own, frozen if there is a reason."""
     if size <= 1:
@@ -204,12 +209,15 @@ def concatenated(axes: Sequence[Axis]) -> Axis:
     return ((IndexSet(size, "sum", parts), size),)
 
 
-def sliced(axis: Axis, start: int, stop: int) -> Axis:
-    """Return the part of an axis from start to stop; its index set becomes a sum."""
+def sliced(axis: Axis, start: int, stop: int, *, counted: bool = True) -> Axis:
+    """Return the part of an axis from start to stop; its index set becomes a sum.
+
+    A single index stays. If it is ``counted``, so do the units before it.
+    """
     size = length(axis)
     if (start, stop) == (0, size):
         return axis
-    if all(index_set is None for index_set, _ in axis):
+    if is_uniform(axis):
         return uniform(stop - start)
     if start == stop:
         freeze(axis, EMPTY)
@@ -222,7 +230,8 @@ def sliced(axis: Axis, start: int, stop: int) -> Axis:
     chosen = parts[1 if start else 0]
     if chosen.size == 1:
         # A single index, as h[3], counts the units before it: they must stay.
-        for part in parts[: 2 if start else 1]:
+        before_too = parts[: 2 if start else 1]
+        for part in before_too if counted else [chosen]:
             part.freeze("an index")
     return ((chosen, chosen.size),)
 

@@ -2,10 +2,11 @@
 
 As in `JAX's own interpreters
 <https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html>`_,
-every variable of a jaxpr gets a value of another kind than an array: of
-`AxisInterpreter` what its axes are, of `ValueInterpreter` what is known of its entries.
-The files `elementwise`, `shapes`, `contractions`, `reductions`, `indexing` and
-`control_flow` have the two rules of each primitive side by side.
+every variable of a jaxpr gets a value of another kind than its array: of
+`AxisInterpreter` what its axes are, of `ValueInterpreter` what is known of its entries,
+of `SmallInterpreter` what is left of it without the units that are removed. The files
+`elementwise`, `shapes`, `contractions`, `reductions`, `indexing` and `control_flow`
+have the rules of each primitive side by side.
 """
 
 import abc
@@ -31,13 +32,21 @@ class Rules(NamedTuple):
     axes: Rule
     values: Rule
     views: bool  # the results are the operands with their entries elsewhere
+    small: Rule | None  # None: run as it was, on small operands
 
 
 RULES: dict[str, Rules] = {}
 """By the name of the primitive."""
 
 
-def register(names: str, *, axes: Rule, values: Rule, views: bool = False) -> None:
+def register(
+    names: str,
+    *,
+    axes: Rule,
+    values: Rule,
+    views: bool = False,
+    small: Rule | None = None,
+) -> None:
     """Register the rules of some primitives.
 
     Args:
@@ -49,10 +58,12 @@ def register(names: str, *, axes: Rule, values: Rule, views: bool = False) -> No
       views: Whether the results are the operands with their entries elsewhere, or
         copies of them. Then they are still the leaf or the contraction that they come
         from (see `Provenance`).
+      small: The rule of `SmallInterpreter`; None if the primitive has no shapes in its
+        parameters, and can be run on smaller operands as it was.
     """
     for name in names.split():
         assert name not in RULES, f"{name} has rules already"
-        RULES[name] = Rules(axes, values, views)
+        RULES[name] = Rules(axes, values, views, small)
 
 
 class Interpreter(abc.ABC, Generic[Value]):

@@ -8,6 +8,7 @@ import numpy as np
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
 from rmda_jax.shrink.interpret._index_sets import length, uniform, unify
 from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._small import run_aligned
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -111,6 +112,7 @@ register(
     "add_any shift_left shift_right_logical shift_right_arithmetic",
     axes=elementwise_axes,
     values=elementwise_values,
+    small=run_aligned,
 )
 
 
@@ -131,7 +133,7 @@ def product_values(
     return [PartialValue(value, np.where(zero, False, out.unknown_mask))]
 
 
-register("mul div", axes=elementwise_axes, values=product_values)
+register("mul div", axes=elementwise_axes, values=product_values, small=run_aligned)
 
 
 def select_values(
@@ -158,7 +160,7 @@ def select_values(
     return [PartialValue(value, unknown_mask)]
 
 
-register("select_n", axes=elementwise_axes, values=select_values)
+register("select_n", axes=elementwise_axes, values=select_values, small=run_aligned)
 
 
 def meet(x: PartialValue, y: PartialValue) -> PartialValue:

@@ -1,0 +1,319 @@
+"""The function of the small params, from a plan: its jaxpr on what is left."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rmda_jax._types import Params, Shape, shape_dtype_of
+from rmda_jax.shrink._checks import check_call
+from rmda_jax.shrink._plan import Plan, evaluated
+from rmda_jax.shrink._trace import Traced, followed
+from rmda_jax.shrink.interpret._interpreter import line_of
+from rmda_jax.shrink.interpret._small import (
+    CannotShrinkError,
+    SmallInterpreter,
+    removed_units,
+)
+from rmda_jax.specs._names import leaf_names
+
+_MOVES = frozenset(
+    "broadcast_in_dim reshape squeeze transpose expand_dims copy".split()
+)
+
+
+class RunEquation(NamedTuple):
+    """An equation of a program that touches units which are removed.
+
+    Attributes:
+      primitive: Of the equation.
+      where: File and line that made it; "" if not known.
+      before: The entries of its operands and results in the function.
+      after: Those in the program.
+      whole: Whether it runs at its old size along an axis that is smaller elsewhere.
+    """
+
+    primitive: str
+    where: str
+    before: int
+    after: int
+    whole: bool
+
+
+class _Specialized(NamedTuple):
+    """A function traced at some shapes, and what is left of its jaxpr."""
+
+    closed: Any
+    out_tree: Any
+    small: SmallInterpreter
+    labels: list[str]
+    needs_values: bool
+
+
+class Program:
+    """A pure function of the small params and the inputs; made by `program`.
+
+    It can be jitted, mapped, differentiated and exported. For inputs of other shapes
+    the function is traced anew.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        fn: Callable[..., Any],
+        params: Params,
+        inputs: tuple[Any, ...],
+    ) -> None:
+        self._plan, self._fn = plan, fn
+        self._specialized: dict[Any, _Specialized] = {}
+        self._params, self._labels = params, None
+        leaves, treedef = jax.tree.flatten(params)
+        names = leaf_names(params)
+        dtypes = [shape_dtype_of(x)[1] for x in leaves]
+        found = self._specialize(names, treedef, dtypes, inputs)
+        self._labels, self._equations = found.labels, tuple(_equations(found.small))
+        if not found.needs_values:
+            self._params = None
+        self._run = jax.jit(self._evaluate)
+
+    def __call__(self, small_params: Params, *inputs: Any) -> Any:
+        """Return what the function returned of the params that were planned."""
+        return self._run(small_params, *inputs)
+
+    def report(self) -> tuple[RunEquation, ...]:
+        """Return the equations that touch removed units, the largest first."""
+        return self._equations
+
+    def __str__(self) -> str:
+        whole = [x for x in self._equations if x.whole]
+        before, after = (sum(x[i] for x in self._equations) for i in (2, 3))
+        lines = [
+            f"{len(self._equations) - len(whole)} equations run small, "
+            f"{len(whole)} at full size: {before:,} entries before, {after:,} after"
+        ]
+        lines += [
+            f"  {x.primitive}{f' at {x.where}' if x.where else ''}: {x.after:,} entries"
+            for x in whole
+        ]
+        if self._params is not None:
+            lines.append("the values of the full params are kept, for these")
+        return "\n".join(lines)
+
+    def _evaluate(self, small_params: Params, *inputs: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(small_params)
+        names = leaf_names(small_params)
+        _check_small(self._plan, names, leaves)
+        found = self._specialize(names, treedef, [x.dtype for x in leaves], inputs)
+        args = [*leaves, *jax.tree.leaves(inputs)]
+        out = found.small.at(()).eval_closed_jaxpr(found.closed, args)
+        return jax.tree.unflatten(found.out_tree, out)
+
+    def _specialize(
+        self, names: list[str], treedef: Any, dtypes: Sequence[Any], inputs: Any
+    ) -> _Specialized:
+        """Trace the function at the shapes of some inputs, once."""
+        specs = jax.tree.map(_spec, inputs)
+        key = treedef, tuple(dtypes), str(jax.tree.structure(inputs)), str(specs)
+        if key not in self._specialized:
+            params = treedef.unflatten(
+                [
+                    jax.ShapeDtypeStruct(self._plan.shapes[name], dtype)
+                    for name, dtype in zip(names, dtypes, strict=True)
+                ]
+            )
+            with jax.ensure_compile_time_eval():
+                self._specialized[key] = self._traced(names, params, specs)
+        return self._specialized[key]
+
+    def _traced(self, names: list[str], params: Params, inputs: Any) -> _Specialized:
+        closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
+        labels = list(_labels(closed.jaxpr))
+        if self._labels is not None and labels != self._labels:
+            raise ValueError(
+                f"`fn` must consist of the same equations at {_shapes(inputs)} as "
+                "where it was planned: what is zero in others is not known. Call "
+                "`plan` and `program` with inputs of these shapes."
+            )
+        found = followed(closed, names, for_program=True)
+        masks = [
+            *_removed_positions(self._plan, names),
+            *([np.zeros(n, bool) for n in x.shape] for x in jax.tree.leaves(inputs)),
+        ]
+        try:
+            removed = removed_units(found.inputs, masks)
+        except CannotShrinkError as error:
+            raise ValueError(
+                f"`plan` does not fit `fn` at {_shapes(inputs)}: {error} Call `plan` "
+                "with this function and inputs of these shapes."
+            ) from None
+        small = SmallInterpreter(found.axes, removed)
+        needs_values = any(True for _ in _expanded(small))
+        if needs_values:
+            small.known = self._known(found)
+        return _Specialized(
+            closed, jax.tree.structure(shape), small, labels, needs_values
+        )
+
+    def _known(self, found: Traced) -> Any:
+        """Return what is known of the operands that are read whole."""
+        leaves = jax.tree.leaves(self._params)
+        if not leaves or any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
+            raise ValueError(
+                "`params` must have values: an equation reads units that are removed. "
+                "Call `program` with the params that were planned."
+            )
+        return evaluated(found, leaves).operands
+
+
+def program(
+    plan: Plan, fn: Callable[..., Any], params: Params, *inputs: Any, **options: Any
+) -> Program:
+    r"""Return the pure function of the small params.
+
+    It evaluates the jaxpr of ``fn`` on arrays without the removed units. No module
+    takes part: shape checks, sizes of its own, :math:`1/\sqrt d` and the n of a mean do
+    not matter, for all numbers stay what they were.
+
+    Where an equation needs all positions along an axis, as a primitive that is not
+    understood does, its operands are expanded with the values that are known at the
+    removed positions. That is exact and costs what it did: ``str`` says where. Random
+    numbers are drawn at full size, so that dropout drops the same.
+
+    Custom derivatives are kept. For inputs of other shapes ``fn`` is traced anew, and
+    must consist of the same equations.
+
+    Args:
+      plan: What `plan` returned; with ``for_program=True`` more units may go.
+      fn: The function that was planned, called as ``fn(params, *inputs)``.
+      params: The params that were planned. They are kept only if an equation needs
+        values of removed units; else `jax.ShapeDtypeStruct` will do.
+      *inputs: Pytrees of arrays or `jax.ShapeDtypeStruct`; only shapes count.
+      **options: Given to ``fn`` as they are.
+
+    Returns:
+      The function, called as ``small_fn(apply(plan, params), *inputs)``. Its ``str``
+      says which equations run at full size, `Program.report` what all of them cost.
+
+    Raises:
+      ValueError: the plan is not of this function, these params and these inputs; or an
+        equation needs values of removed units that are not known. The message names
+        equation, file and line.
+      TypeError: as in `trace`.
+
+    Examples:
+      >>> from rmda_jax import shrink
+      >>> def four_heads(params, x):
+      ...     h = jnp.tanh((x @ params["in"]).reshape(len(x), 4, 2))
+      ...     return h.reshape(len(x), 8) @ params["out"]
+      >>> params = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2)).at[4:].set(0)}
+      >>> x = jnp.ones((5, 3))
+      >>> plan = shrink.plan(four_heads, params, x, for_program=True)
+      >>> small = shrink.apply(plan, params)
+      >>> small["in"].shape
+      (3, 4)
+      >>> small_fn = shrink.program(plan, four_heads, params, x)
+      >>> jnp.array_equal(small_fn(small, x), four_heads(params, x)).item()
+      True
+    """
+    check_call(fn, params, inputs)
+    names, leaves = leaf_names(params), jax.tree.leaves(params)
+    shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
+    if shapes != plan.shapes:
+        raise ValueError(
+            "`params` must be those that were planned, of the shapes "
+            f"{plan.shapes}, got {shapes}."
+        )
+    return Program(plan, lambda p, *x: fn(p, *x, **options), params, inputs)
+
+
+def _check_small(plan: Plan, names: list[str], leaves: Sequence[Any]) -> None:
+    """Raise if params are not the small ones."""
+    found = {n: np.shape(x) for n, x in zip(names, leaves, strict=True)}
+    if found.keys() != plan.widths.keys():
+        raise ValueError(
+            f"`small_params` must have the leaves {', '.join(plan.widths)}, got "
+            f"{', '.join(found)}."
+        )
+    for name, shape in found.items():
+        if shape != plan.widths[name]:
+            raise ValueError(
+                f"`small_params` must have the plan's shape {plan.widths[name]} of "
+                f"'{name}', got {shape}. Pass `apply(plan, params)`."
+            )
+
+
+def _removed_positions(plan: Plan, names: list[str]) -> Iterator[list[np.ndarray]]:
+    """Yield for every leaf, along each axis, which positions are removed."""
+    for name in names:
+        rows = zip(plan.shapes[name], plan.kept[name], strict=True)
+        yield [~np.isin(np.arange(size), kept) for size, kept in rows]
+
+
+def _spec(x: Any) -> jax.ShapeDtypeStruct:
+    """Return the shape and the dtype of an input."""
+    shape, dtype = shape_dtype_of(x)
+    weak = getattr(getattr(x, "aval", x), "weak_type", False)
+    if not all(isinstance(n, int) for n in shape):
+        raise ValueError(f"inputs must have shapes of numbers, got {shape}.")
+    return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak)
+
+
+def _shapes(inputs: Any) -> str:
+    found: list[Shape] = [x.shape for x in jax.tree.leaves(inputs)]
+    return f"inputs of shapes {', '.join(map(str, found))}"
+
+
+def _labels(jaxpr: Any) -> Iterator[str]:
+    """Yield the primitives of a jaxpr, but those that only arrange entries."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name not in _MOVES:
+            yield eqn.primitive.name
+        for param in eqn.params.values():
+            for x in param if isinstance(param, tuple | list) else (param,):
+                inner = getattr(x, "jaxpr", x)
+                if hasattr(inner, "eqns"):
+                    yield from _labels(inner)
+
+
+def _expanded(small: SmallInterpreter) -> Iterator[tuple[Any, int, list[int]]]:
+    """Yield the equations that read removed units: path, operand and axes."""
+    for path, operands in small.axes.read_whole.items():
+        for number, places in operands.items():
+            axes = small.axes.eqns[path].operands[number].axes
+            cut = [i for i in places if small.is_cut(axes[i])]
+            if cut:
+                yield path, number, cut
+
+
+def _equations(small: SmallInterpreter) -> Iterator[RunEquation]:
+    """Yield what the equations with removed units cost, the most first."""
+    expanded: dict[Any, dict[int, list[int]]] = {}
+    for path, number, cut in _expanded(small):
+        expanded.setdefault(path, {})[number] = cut
+    callers = {path[:-1] for path in small.axes.eqns}
+    found = []
+    for path, (eqn, operands, results) in small.axes.eqns.items():
+        if path not in small.touched or path in callers:
+            continue
+        before = after = 0
+        whole = path in expanded
+        for i, value in enumerate(operands):
+            sizes = list(small.shape(value))
+            for axis in expanded.get(path, {}).get(i, []):
+                sizes[axis] = small.old_shape(value)[axis]
+            before += math.prod(small.old_shape(value))
+            after += math.prod(sizes)
+        for value in results:
+            old = math.prod(small.old_shape(value))
+            is_taken = path in small.axes.computed_whole and old != math.prod(
+                small.shape(value)
+            )
+            whole |= is_taken
+            before += old
+            after += old if is_taken else math.prod(small.shape(value))
+        found.append(
+            RunEquation(eqn.primitive.name, line_of(eqn), before, after, whole)
+        )
+    yield from sorted(found, key=lambda x: -x.after)
