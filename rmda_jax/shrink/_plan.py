@@ -186,7 +186,7 @@ def plan(
     not_known = _not_known(found, values)
     for atom in candidates.keys() & not_known.keys():
         candidates[atom] &= ~not_known[atom][0]
-    removal = Removal(contractions, values, candidates)
+    removal = Removal(contractions, values, candidates, read_whole=not_known)
     if for_program:
         return _made(found, removal, shapes, not_known=not_known, for_program=True)
 
@@ -213,7 +213,7 @@ def plan(
 
 
 NotKnown: TypeAlias = dict[IndexSet, tuple[np.ndarray, str]]
-"""For an atom, which of its units have unknown values where all are read, and where."""
+"""For each atom that is read whole: which units have unknown values there, and where."""
 
 
 def _made(
@@ -232,7 +232,7 @@ def _made(
 
 
 def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
-    """Return the units that an equation reads with others, of unknown values."""
+    """Return the atoms that equations read whole, and the units unknown to them."""
     result: NotKnown = {}
     for (path, number), x in values.operands.items():
         eqn, operands, _ = found.axes.eqns[path]
@@ -243,7 +243,7 @@ def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
                 units = unknown[positions].any(axis=1)
                 before, label = result.get(atom, (units, label_of(eqn)))
                 result[atom] = before | units, label
-    return {atom: row for atom, row in result.items() if row[0].any()}
+    return result
 
 
 def _all_zero(cuts: Sequence[GroupCut]) -> list[str]:
@@ -340,9 +340,10 @@ def _reasons(
     """Return why the other units stay, and how many for each reason."""
     if units.frozen:
         return tuple(sorted(units.frozen))
-    if not terms:
+    if not terms and atom not in removal.read_whole:
         return ("nothing reads them",)
     reasons: Counter[str] = Counter()
+    terms = terms or []
     for i in np.flatnonzero(~removal.removed[atom]):
         readers = [t.contraction.label for t in terms if not t.constant[i]]
         takers = [t.contraction.label for t in terms if not t.zero[i]]

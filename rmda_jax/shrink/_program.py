@@ -298,7 +298,8 @@ def _equations(small: SmallInterpreter) -> Iterator[RunEquation]:
         if path not in small.touched or path in callers:
             continue
         before = after = 0
-        whole = path in expanded
+        is_taken = any(map(small.is_cut, small.axes.computed_whole.get(path, [])))
+        whole = path in expanded or is_taken
         for i, value in enumerate(operands):
             sizes = list(small.shape(value))
             for axis in expanded.get(path, {}).get(i, []):
@@ -307,10 +308,6 @@ def _equations(small: SmallInterpreter) -> Iterator[RunEquation]:
             after += math.prod(sizes)
         for value in results:
             old = math.prod(small.old_shape(value))
-            is_taken = path in small.axes.computed_whole and old != math.prod(
-                small.shape(value)
-            )
-            whole |= is_taken
             before += old
             after += old if is_taken else math.prod(small.shape(value))
         found.append(

@@ -6,7 +6,7 @@ them; if not, a bias must take their sum. With a unit go the entries of all leav
 it indexes, so that fewer entries must be zero for further units.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -178,16 +178,24 @@ def _mask_along(axis: Axis, place: int, removed: UnitMasks, ndim: int) -> np.nda
 
 
 class Removal:
-    """Finds the units that can be removed, by steps until a step removes none."""
+    """Finds the units that can be removed, by steps until a step removes none.
+
+    Args:
+      contractions: All sums over units.
+      values: What is known of all arrays.
+      candidates: The units that may go.
+      read_whole: Atoms whose units are read otherwise, by equations that know them.
+    """
 
     def __init__(
         self,
         contractions: dict[Path, Contraction],
         values: ValueInterpreter,
         candidates: UnitMasks,
+        read_whole: Container[IndexSet] = (),
     ) -> None:
         self.contractions, self.values = contractions, values
-        self.candidates = candidates
+        self.candidates, self.read_whole = candidates, read_whole
         self.removed = {a: np.zeros_like(c) for a, c in candidates.items()}
         while any_set(step := self.step()):
             for atom, new in step.items():
@@ -251,7 +259,8 @@ class Removal:
         terms = self.terms()
         zero, constant = {}, {}
         for atom, candidates in self.candidates.items():
-            possible = candidates & ~self.removed[atom] & bool(terms[atom])
+            is_read = bool(terms[atom]) or atom in self.read_whole
+            possible = candidates & ~self.removed[atom] & is_read
             zero[atom] = possible.copy()
             constant[atom] = possible.copy()
             for x in terms[atom]:

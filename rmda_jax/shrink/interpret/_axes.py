@@ -47,7 +47,7 @@ class AxisInterpreter(Interpreter[AxisValue]):
       roles: What leaves do to index sets.
       eqns: The axes of the operands and results of every equation.
       read_whole: The axes that an equation needs whole, by the number of its operand.
-      computed_whole: The equations with such a result, of which a part is taken.
+      computed_whole: The axes that results of an equation have whole at first.
       constants: The axes of what a jaxpr closes over, by the equation that calls it.
       outputs: The axes of the outputs of a jaxpr, by the equation that calls it.
     """
@@ -58,7 +58,7 @@ class AxisInterpreter(Interpreter[AxisValue]):
         self.roles: list[tuple[str, IndexSet, str]] = []
         self.eqns: dict[Path, EqnAxes] = {}
         self.read_whole: dict[Path, dict[int, list[int]]] = {}
-        self.computed_whole: set[Path] = set()
+        self.computed_whole: dict[Path, list[Axis]] = {}
         self.constants: dict[tuple[Path, int], list[AxisValue]] = {}
         self.outputs: dict[tuple[Path, int], list[AxisValue]] = {}
 
@@ -88,8 +88,9 @@ class AxisInterpreter(Interpreter[AxisValue]):
         """Return an axis of a result that is computed whole; a program takes a part."""
         if not self.for_program:
             return fresh(size, reason)
-        self.computed_whole.add(self.path)
-        return fresh(size)
+        axis = fresh(size)
+        self.computed_whole.setdefault(self.path, []).append(axis)
+        return axis
 
     def constant(self, x: Any) -> AxisValue:
         """Return the axes of an array that the function closes over: frozen.
