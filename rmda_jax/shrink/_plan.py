@@ -16,10 +16,11 @@ from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, ret
 from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
 from rmda_jax.shrink._width_dependence import width_dependent
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks, atoms_of
-from rmda_jax.shrink.interpret._small import label_of
 from rmda_jax.shrink.interpret._values import (
+    PartialValue,
     ValueInterpreter,
     known,
+    known_if_finite,
     unknown,
     with_provenance,
 )
@@ -213,7 +214,7 @@ def plan(
 
 
 NotKnown: TypeAlias = dict[IndexSet, tuple[np.ndarray, str]]
-"""For each atom that is read whole: which units have unknown values there, and where."""
+"""For each atom that is read whole: which units have unknown values, and where."""
 
 
 def _made(
@@ -235,15 +236,31 @@ def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
     """Return the atoms that equations read whole, and the units unknown to them."""
     result: NotKnown = {}
     for (path, number), x in values.operands.items():
-        eqn, operands, _ = found.axes.eqns[path]
+        operands, label = found.axes.eqns[path].operands, found.axes.label(path)
         for place in found.axes.read_whole[path][number]:
-            others = tuple(i for i in range(x.unknown_mask.ndim) if i != place)
-            unknown = x.unknown_mask.any(others)
+            unknown = ~_constant_along(x, place)
             for atom, positions in atoms_of(operands[number].axes[place]):
                 units = unknown[positions].any(axis=1)
-                before, label = result.get(atom, (units, label_of(eqn)))
-                result[atom] = before | units, label
+                before, first = result.get(atom, (units, label))
+                result[atom] = before | units, first if before.any() else label
     return result
+
+
+def _constant_along(x: PartialValue, place: int) -> np.ndarray:
+    """Return which positions along an axis are zero, or one constant, by any input.
+
+    What follows from the params alone is known as a whole. But that it is no zero means
+    that the params are not: to remove them would be to keep them as constants.
+    """
+    rows = lambda y: np.moveaxis(y, place, 0).reshape(y.shape[place], -1)
+    if x.value.size == 0:
+        return np.zeros(x.value.shape[place], bool)
+    zero = rows(x.zero).all(axis=1)
+    if not x.unknown_mask.any():
+        return zero
+    value = rows(x.value)
+    known = ~rows(x.unknown_mask).any(axis=1)
+    return zero | (known & (value == value[:, :1]).all(axis=1))
 
 
 def _all_zero(cuts: Sequence[GroupCut]) -> list[str]:
@@ -284,15 +301,25 @@ def _cuts(
     return tuple(cuts)
 
 
-def evaluated(found: Traced, leaves: list[Any]) -> ValueInterpreter:
-    """Evaluate the jaxpr with the values of the leaves, and unknown inputs."""
+def evaluated(
+    found: Traced, leaves: list[Any], unknown_masks: Sequence[Any] | None = None
+) -> ValueInterpreter:
+    """Evaluate the jaxpr with the values of the leaves, and unknown inputs.
+
+    Args:
+      found: The trace.
+      leaves: The values of the leaves.
+      unknown_masks: For each leaf, which of its entries are taken to be unknown, too.
+    """
+    masks = unknown_masks or [False] * len(leaves)
     values, jaxpr = ValueInterpreter(found.axes.read_whole), found.closed.jaxpr
     # Only leaves that are added to something can take constants: the positions of the
     # others, as large as the params, are not needed.
     shifting = {leaf for leaf, _, role in found.axes.roles if role == "shifts"}
     args = []
-    for name, leaf in zip(found.names, leaves, strict=True):
+    for name, leaf, mask in zip(found.names, leaves, masks, strict=True):
         x = known(leaf)
+        x = known_if_finite(x.value, x.unknown_mask | mask)
         args.append(with_provenance(x, name) if name in shifting else x)
     for var in jaxpr.invars[len(leaves) :]:
         args.append(unknown(var.aval.shape, var.aval.dtype))

@@ -10,8 +10,9 @@ import numpy as np
 from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan, evaluated
+from rmda_jax.shrink._removal import removed_entries
 from rmda_jax.shrink._trace import Traced, followed
-from rmda_jax.shrink.interpret._interpreter import line_of
+from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.shrink.interpret._small import (
     CannotShrinkError,
     SmallInterpreter,
@@ -33,6 +34,8 @@ class RunEquation(NamedTuple):
       before: The entries of its operands and results in the function.
       after: Those in the program.
       whole: Whether it runs at its old size along an axis that is smaller elsewhere.
+      fixed: Whether it reads values of removed units that follow from params which
+        stay: they are those of the params that were planned, also in training.
     """
 
     primitive: str
@@ -40,6 +43,7 @@ class RunEquation(NamedTuple):
     before: int
     after: int
     whole: bool
+    fixed: bool
 
 
 class _Specialized(NamedTuple):
@@ -50,6 +54,7 @@ class _Specialized(NamedTuple):
     small: SmallInterpreter
     labels: list[str]
     needs_values: bool
+    fixed: frozenset[Path]
 
 
 class Program:
@@ -73,7 +78,7 @@ class Program:
         names = leaf_names(params)
         dtypes = [shape_dtype_of(x)[1] for x in leaves]
         found = self._specialize(names, treedef, dtypes, inputs)
-        self._labels, self._equations = found.labels, tuple(_equations(found.small))
+        self._labels, self._equations = found.labels, tuple(_equations(found))
         if not found.needs_values:
             self._params = None
         self._run = jax.jit(self._evaluate)
@@ -93,12 +98,15 @@ class Program:
             f"{len(self._equations) - len(whole)} equations run small, "
             f"{len(whole)} at full size: {before:,} entries before, {after:,} after"
         ]
+        lines += [f"  {_label(x)}: {x.after:,} entries" for x in whole]
         lines += [
-            f"  {x.primitive}{f' at {x.where}' if x.where else ''}: {x.after:,} entries"
-            for x in whole
+            f"  {_label(x)} reads removed values that follow from params which stay: "
+            "they are those of the params that were planned, also in training"
+            for x in self._equations
+            if x.fixed
         ]
         if self._params is not None:
-            lines.append("the values of the full params are kept, for these")
+            lines.append("the full params are kept, to know removed values")
         return "\n".join(lines)
 
     def _evaluate(self, small_params: Params, *inputs: Any) -> Any:
@@ -149,22 +157,40 @@ class Program:
                 "with this function and inputs of these shapes."
             ) from None
         small = SmallInterpreter(found.axes, removed)
-        needs_values = any(True for _ in _expanded(small))
-        if needs_values:
-            small.known = self._known(found)
-        return _Specialized(
-            closed, jax.tree.structure(shape), small, labels, needs_values
-        )
+        needs_values = any(map(small.readings, found.axes.read_whole))
+        fixed = self._know(found, small) if needs_values else frozenset()
+        tree = jax.tree.structure(shape)
+        return _Specialized(closed, tree, small, labels, needs_values, fixed)
 
-    def _known(self, found: Traced) -> Any:
-        """Return what is known of the operands that are read whole."""
+    def _know(self, found: Traced, small: SmallInterpreter) -> frozenset[Path]:
+        """Find the values that equations read where units are removed.
+
+        They follow from what is removed of the params, as a rule. The paths of the
+        equations are returned for which they follow from what stays, too.
+        """
         leaves = jax.tree.leaves(self._params)
         if not leaves or any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
             raise ValueError(
                 "`params` must have values: an equation reads units that are removed. "
                 "Call `program` with the params that were planned."
             )
-        return evaluated(found, leaves).operands
+        stays = [
+            ~removed_entries(value.axes, small.removed, small.old_shape(value))
+            for value in found.leaves
+        ]
+        of_removed = evaluated(found, leaves, stays).operands
+        small.known = of_planned = evaluated(found, leaves).operands
+        for path in found.axes.read_whole:
+            small.check(path)
+        small.known = of_removed
+        fixed = [
+            (path, number)
+            for path in found.axes.read_whole
+            for number, reading in small.readings(path).items()
+            if not reading.is_known
+        ]
+        small.known = {**of_removed, **{key: of_planned[key] for key in fixed}}
+        return frozenset(path for path, _ in fixed)
 
 
 def program(
@@ -277,40 +303,36 @@ def _labels(jaxpr: Any) -> Iterator[str]:
                     yield from _labels(inner)
 
 
-def _expanded(small: SmallInterpreter) -> Iterator[tuple[Any, int, list[int]]]:
-    """Yield the equations that read removed units: path, operand and axes."""
-    for path, operands in small.axes.read_whole.items():
-        for number, places in operands.items():
-            axes = small.axes.eqns[path].operands[number].axes
-            cut = [i for i in places if small.is_cut(axes[i])]
-            if cut:
-                yield path, number, cut
+def _label(x: RunEquation) -> str:
+    return f"{x.primitive} at {x.where}" if x.where else x.primitive
 
 
-def _equations(small: SmallInterpreter) -> Iterator[RunEquation]:
+def _equations(found: _Specialized) -> Iterator[RunEquation]:
     """Yield what the equations with removed units cost, the most first."""
-    expanded: dict[Any, dict[int, list[int]]] = {}
-    for path, number, cut in _expanded(small):
-        expanded.setdefault(path, {})[number] = cut
+    small = found.small
     callers = {path[:-1] for path in small.axes.eqns}
-    found = []
-    for path, (eqn, operands, results) in small.axes.eqns.items():
-        if path not in small.touched or path in callers:
-            continue
-        before = after = 0
-        is_taken = any(map(small.is_cut, small.axes.computed_whole.get(path, [])))
-        whole = path in expanded or is_taken
-        for i, value in enumerate(operands):
-            sizes = list(small.shape(value))
-            for axis in expanded.get(path, {}).get(i, []):
-                sizes[axis] = small.old_shape(value)[axis]
-            before += math.prod(small.old_shape(value))
-            after += math.prod(sizes)
-        for value in results:
-            old = math.prod(small.old_shape(value))
-            before += old
-            after += old if is_taken else math.prod(small.shape(value))
-        found.append(
-            RunEquation(eqn.primitive.name, line_of(eqn), before, after, whole)
-        )
-    yield from sorted(found, key=lambda x: -x.after)
+    paths = [p for p in small.axes.eqns if p in small.touched and p not in callers]
+    rows = (_equation(small, path, path in found.fixed) for path in paths)
+    yield from sorted(rows, key=lambda x: -x.after)
+
+
+def _equation(small: SmallInterpreter, path: Path, fixed: bool) -> RunEquation:
+    """Return what one equation costs."""
+    eqn, operands, results = small.axes.eqns[path]
+    is_taken = any(map(small.is_cut, small.axes.computed_whole.get(path, [])))
+    shapes = [list(small.shape(value)) for value in (*operands, *results)]
+    before = [small.old_shape(value) for value in (*operands, *results)]
+    readings = {i: x for i, x in small.readings(path).items() if not x.is_neutral}
+    for number, reading in readings.items():
+        for i in reading.places:
+            shapes[number][i] = before[number][i]
+    if is_taken:
+        shapes[len(operands) :] = map(list, before[len(operands) :])
+    return RunEquation(
+        eqn.primitive.name,
+        small.axes.line(path),
+        sum(map(math.prod, before)),
+        sum(map(math.prod, shapes)),
+        bool(readings) or is_taken,
+        fixed,
+    )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh, unify
-from rmda_jax.shrink.interpret._interpreter import RULES, Interpreter, Path
+from rmda_jax.shrink.interpret._interpreter import RULES, Interpreter, Path, line_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,16 @@ class AxisInterpreter(Interpreter[AxisValue]):
                 )
             else:
                 freeze(value.axes[i], reason)
+
+    def line(self, path: Path) -> str:
+        """Return file and line of an equation, or of the innermost of its callers."""
+        lines = [line_of(self.eqns[path[:i]].eqn) for i in range(len(path), 0, -1)]
+        return next(filter(None, lines), "")
+
+    def label(self, path: Path) -> str:
+        """Return the primitive of an equation, and file and line."""
+        name, where = self.eqns[path].eqn.primitive.name, self.line(path)
+        return f"{name} at {where}" if where else name
 
     def fresh(self, size: int, reason: str) -> Axis:
         """Return an axis of a result that is computed whole; a program takes a part."""

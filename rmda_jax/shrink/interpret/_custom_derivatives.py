@@ -25,7 +25,6 @@ from rmda_jax.shrink.interpret._small import (
     CannotShrinkError,
     SmallInterpreter,
     bind,
-    label_of,
     removed_units,
 )
 
@@ -76,7 +75,8 @@ def with_jvp(
 
         avals = [x.aval for x in inputs]
         closed = jax.make_jaxpr(jvp)(avals, [avals[i] for i in moving])
-        return small(closed, [*inputs, *(inputs[i] for i in moving)], eqn)
+        arrays = [*inputs, *(inputs[i] for i in moving)]
+        return small(closed, arrays, interpreter.label)
 
     @jax.custom_jvp
     def run(*xs: Any) -> list[Any]:
@@ -126,7 +126,7 @@ def with_vjp(
             return jax.tree.unflatten(trees[0], residuals)(full)
 
         closed = jax.make_jaxpr(forward)(*(x.aval for x in inputs))
-        first = small(closed, inputs, eqn)
+        first = small(closed, inputs, interpreter.label)
         n_out = len(outputs)
         residuals = [
             _array(aval, value, first.interpreter.removed)
@@ -138,7 +138,7 @@ def with_vjp(
         back = jax.make_jaxpr(backward)(
             [x.aval for x in residuals], [x.aval for x in moved]
         )
-        return first, small(back, [*residuals, *moved], eqn)
+        return first, small(back, [*residuals, *moved], interpreter.label)
 
     @jax.custom_vjp
     def run(*xs: Any) -> list[Any]:
@@ -157,13 +157,13 @@ def with_vjp(
     return run(*operands)
 
 
-def small(closed: Any, arrays: Sequence[Array], eqn: Any) -> Small:
+def small(closed: Any, arrays: Sequence[Array], label: str) -> Small:
     """Find the axes of a jaxpr, and which units are removed along them.
 
     Args:
       closed: The jaxpr.
       arrays: What it is called with.
-      eqn: The equation whose derivative it is, for the message.
+      label: The equation whose derivative it is, for the message.
 
     Raises:
       CannotShrinkError: it combines units that stay with units that go.
@@ -175,7 +175,7 @@ def small(closed: Any, arrays: Sequence[Array], eqn: Any) -> Small:
         removed = removed_units(values, [x.removed for x in arrays])
     except CannotShrinkError as error:
         raise CannotShrinkError(
-            f"the derivative of {label_of(eqn)} has no small form: {error} {KEEP}"
+            f"the derivative of {label} has no small form: {error} {KEEP}"
         ) from None
     return Small(closed, SmallInterpreter(axes, removed), outputs)
 

@@ -13,7 +13,7 @@ must be known (see `PartialValue`).
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +33,6 @@ from rmda_jax.shrink.interpret._interpreter import (
     RULES,
     Interpreter,
     Path,
-    line_of,
 )
 from rmda_jax.shrink.interpret._values import PartialValue
 
@@ -162,62 +161,95 @@ class SmallInterpreter(Interpreter[Any]):
             f"{self.label} combines units that stay with units that go. {KEEP}"
         )
 
+    def check(self, path: Path) -> None:
+        """Raise if an equation reads removed units whose values are not known."""
+        if not all(reading.is_known for reading in self.readings(path).values()):
+            raise CannotShrinkError(
+                f"{self.axes.label(path)} reads units that are removed, and their "
+                f"values are not known. {KEEP}"
+            )
+
     def whole(self, operands: Sequence[Any]) -> list[Any]:
         """Return the operands of an equation, expanded where it reads whole axes."""
+        self.check(self.path)
         found = list(operands)
-        for number, places in self.axes.read_whole.get(self.path, {}).items():
-            axes = self.found.operands[number].axes
-            cut = [i for i in places if self.is_cut(axes[i])]
-            if cut:
-                found[number] = self._expanded(found[number], number, axes, cut)
+        for number, reading in self.readings(self.path).items():
+            if not reading.is_neutral:
+                found[number] = self._expanded(found[number], reading)
         return found
 
-    def _expanded(
-        self, x: Any, number: int, axes: Sequence[Axis], cut: Sequence[int]
-    ) -> Any:
+    def readings(self, path: Path) -> dict[int, "Reading"]:
+        """Return which operands of an equation are read where units are removed."""
+        found = {}
+        eqn = self.axes.eqns[path].eqn
+        for number, places in self.axes.read_whole.get(path, {}).items():
+            axes = self.axes.eqns[path].operands[number].axes
+            cut = [i for i in places if self.is_cut(axes[i])]
+            if not cut:
+                continue
+            kept, sizes = [self.kept(axis) for axis in axes], list(map(length, axes))
+            rows = [np.arange(sizes[i]) if i in cut else k for i, k in enumerate(kept)]
+            stays = [k if i in cut else np.arange(len(k)) for i, k in enumerate(kept)]
+            known = self.known.get((path, number))
+            if known is not None:
+                at = np.ix_(*rows)
+                known = PartialValue(known.value[at], known.unknown_mask[at])
+            found[number] = Reading(eqn.primitive.name, cut, known, np.ix_(*stays))
+        return found
+
+    def _expanded(self, x: Any, reading: "Reading") -> Any:
         """Put known values at the removed positions along some axes."""
-        known = self.known.get((self.path, number))
-        if known is None:
-            raise CannotShrinkError(
-                f"{self.label} reads units that are removed, and nothing is known of "
-                f"their values. {KEEP}"
-            )
-        kept = [self.kept(axis) for axis in axes]
-        rows = [
-            np.arange(length(a)) if i in cut else kept[i] for i, a in enumerate(axes)
-        ]
-        value, unknown = (y[np.ix_(*rows)] for y in (known.value, known.unknown_mask))
-        stays = np.ix_(
-            *(kept[i] if i in cut else np.arange(len(r)) for i, r in enumerate(rows))
-        )
-        removed = np.ones(value.shape, bool)
-        removed[stays] = False
-        if (unknown & removed).any():
-            raise CannotShrinkError(
-                f"{self.label} reads units that are removed, and the inputs change "
-                f"their values. {KEEP}"
-            )
-        return jnp.asarray(_compact(value, removed)).astype(x.dtype).at[stays].set(x)
+        known = reading.known
+        assert known is not None
+        value, at = known.value, known.value[reading.removed]
+        if (at == at[0]).all():
+            value = np.broadcast_to(at[0], value.shape)  # no array in the program
+        return jnp.asarray(value).astype(x.dtype).at[reading.stays].set(x)
 
     @property
     def label(self) -> str:
         """The primitive that is evaluated, and the line that called it."""
-        return label_of(self.found.eqn)
+        return self.axes.label(self.path)
 
     def _foreseen(self) -> str:
         return " and ".join(str(self.shape(value)) for value in self.found.results)
+
+
+class Reading(NamedTuple):
+    """An operand that an equation reads also where units are removed."""
+
+    primitive: str
+    places: list[int]  # the axes along which it is to be expanded
+    known: PartialValue | None  # of the expanded operand
+    stays: tuple[np.ndarray, ...]  # where the small operand lies in the expanded one
+
+    @property
+    def removed(self) -> np.ndarray:
+        """Which entries of the expanded operand are removed."""
+        assert self.known is not None
+        removed = np.ones(self.known.value.shape, bool)
+        removed[self.stays] = False
+        return removed
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the values of the removed entries are known."""
+        if self.known is None:
+            return False
+        return not self.known.unknown_mask[self.removed].any()
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the equation does without these entries: it is a sum of zeros."""
+        if self.known is None or self.primitive != "reduce_sum":
+            return False
+        return bool(self.known.zero[self.removed].all())
 
 
 KEEP = (
     "Keep these units: plan with `couplings=couplings.keep(*couplings.find(leaf, axis))"
     "`, where `couplings` is what `trace` returns."
 )
-
-
-def label_of(eqn: Any) -> str:
-    """Return the primitive of an equation, and file and line."""
-    where = line_of(eqn)
-    return f"{eqn.primitive.name} at {where}" if where else eqn.primitive.name
 
 
 def removed_units(
@@ -301,11 +333,3 @@ def run_resized(
         return bind(eqn, operands, **resize(interpreter, eqn, interpreter.found))
 
     return rule
-
-
-def _compact(value: np.ndarray, removed: np.ndarray) -> Any:
-    """Return an array with the same removed entries, broadcast where they allow it."""
-    at = value[removed]
-    if (at == at[:1]).all():
-        return np.broadcast_to(at[0], value.shape)
-    return value
