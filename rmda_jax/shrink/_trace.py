@@ -89,7 +89,11 @@ class Couplings:
 
 
 def trace(
-    fn: Callable[..., Any], params: Params, *inputs: Any, **options: Any
+    fn: Callable[..., Any],
+    params: Params,
+    *inputs: Any,
+    for_program: bool = False,
+    **options: Any,
 ) -> Couplings:
     """Find the hidden units of a function of params, from its jaxpr.
 
@@ -107,6 +111,9 @@ def trace(
       fn: Pure function, called as ``fn(params, *inputs)``. It is traced, never run.
       params: Pytree of arrays or `jax.ShapeDtypeStruct`.
       *inputs: Pytrees of the same kinds.
+      for_program: Whether the couplings are for a plan that `program` carries out.
+        There the units of unsupported primitives and of reductions are free: `plan`
+        finds which of them are known to be zero, or constant.
       **options: Given to ``fn`` as they are.
 
     Returns:
@@ -131,7 +138,8 @@ def trace(
           in, axis 1: produces
           out, axis 0: consumes
     """
-    return Couplings(tuple(traced(fn, params, *inputs, **options).units.values()))
+    found = traced(fn, params, *inputs, for_program=for_program, **options)
+    return Couplings(tuple(found.units.values()))
 
 
 class Traced(NamedTuple):

@@ -100,7 +100,7 @@ class Interpreter(abc.ABC, Generic[Value]):
         # As `jax.core.eval_jaxpr`, with the rule of the primitive in place of `bind`.
         write(jaxpr.constvars, consts)
         write(jaxpr.invars, args)
-        for eqn in jaxpr.eqns:
+        for eqn in _live(jaxpr):
             caller, self.path = self.path, (*self.path, id(eqn))
             results = self.eval_eqn(eqn, *map(read, eqn.invars))
             self.path = caller
@@ -111,6 +111,16 @@ class Interpreter(abc.ABC, Generic[Value]):
         """Return the values of the outputs of a jaxpr that brings its constants."""
         consts = [self.constant(x) for x in closed.consts]
         return self.eval_jaxpr(closed.jaxpr, consts, args)
+
+
+def _live(jaxpr: Any) -> list[Any]:
+    """Return the equations whose results are used, or that do something beside them."""
+    used, found = set(map(id, jaxpr.outvars)), []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(id(var) in used for var in eqn.outvars):
+            found.append(eqn)
+            used |= set(map(id, eqn.invars))
+    return found[::-1]
 
 
 _SHRINK = FilePath(__file__).parent.parent

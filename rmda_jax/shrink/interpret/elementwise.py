@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
 from rmda_jax.shrink.interpret._index_sets import length, uniform, unify
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import run_aligned
@@ -70,6 +70,16 @@ def cast_values(
     return [cast._replace(provenance=x.provenance)]
 
 
+def bitcast_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> Sequence[AxisValue]:
+    """Pass the axes on, if the new dtype is as wide as the old one."""
+    if eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape:
+        return [x]
+    return freeze_all(interpreter, eqn, x)
+
+
+register("bitcast_convert_type", axes=bitcast_axes, values=all_or_nothing)
 register("convert_element_type", axes=same_axes, values=cast_values, views=True)
 
 
