@@ -9,7 +9,7 @@ from rmda_jax.shrink._module import slice_module as slice_module
 from rmda_jax.shrink._plan import GroupCut as GroupCut, Plan as Plan, plan as plan
 from rmda_jax.shrink._program import (
     Program as Program,
-    RunEquation as RunEquation,
+    ProgramEquation as ProgramEquation,
     program as program,
 )
 from rmda_jax.shrink._report import (

@@ -20,12 +20,13 @@ from rmda_jax.shrink.interpret._small import (
 )
 from rmda_jax.specs._names import leaf_names
 
-_MOVES = frozenset(
-    "broadcast_in_dim reshape squeeze transpose expand_dims copy".split()
+# What may differ between shapes and dtypes, and changes no values.
+_UNCOUNTED = (
+    "broadcast_in_dim reshape squeeze transpose copy convert_element_type".split()
 )
 
 
-class RunEquation(NamedTuple):
+class ProgramEquation(NamedTuple):
     """An equation of a program that touches units which are removed.
 
     Attributes:
@@ -72,7 +73,6 @@ class Program:
         inputs: tuple[Any, ...],
     ) -> None:
         self._plan, self._fn = plan, fn
-        self._specialized: dict[Any, _Specialized] = {}
         self._params, self._labels = params, None
         leaves, treedef = jax.tree.flatten(params)
         names = leaf_names(params)
@@ -87,7 +87,7 @@ class Program:
         """Return what the function returned of the params that were planned."""
         return self._run(small_params, *inputs)
 
-    def report(self) -> tuple[RunEquation, ...]:
+    def report(self) -> tuple[ProgramEquation, ...]:
         """Return the equations that touch removed units, the largest first."""
         return self._equations
 
@@ -121,19 +121,15 @@ class Program:
     def _specialize(
         self, names: list[str], treedef: Any, dtypes: Sequence[Any], inputs: Any
     ) -> _Specialized:
-        """Trace the function at the shapes of some inputs, once."""
-        specs = jax.tree.map(_spec, inputs)
-        key = treedef, tuple(dtypes), str(jax.tree.structure(inputs)), str(specs)
-        if key not in self._specialized:
-            params = treedef.unflatten(
-                [
-                    jax.ShapeDtypeStruct(self._plan.shapes[name], dtype)
-                    for name, dtype in zip(names, dtypes, strict=True)
-                ]
-            )
-            with jax.ensure_compile_time_eval():
-                self._specialized[key] = self._traced(names, params, specs)
-        return self._specialized[key]
+        """Trace the function at the shapes of some inputs."""
+        specs = [
+            jax.ShapeDtypeStruct(self._plan.shapes[name], dtype)
+            for name, dtype in zip(names, dtypes, strict=True)
+        ]
+        # What is computed here is known while tracing: nothing of it is traced.
+        with jax.ensure_compile_time_eval():
+            params = treedef.unflatten(specs)
+            return self._traced(names, params, jax.tree.map(_spec, inputs))
 
     def _traced(self, names: list[str], params: Params, inputs: Any) -> _Specialized:
         closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
@@ -292,9 +288,9 @@ def _shapes(inputs: Any) -> str:
 
 
 def _labels(jaxpr: Any) -> Iterator[str]:
-    """Yield the primitives of a jaxpr, but those that only arrange entries."""
+    """Yield the primitives of a jaxpr, but those that arrange or cast entries."""
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name not in _MOVES:
+        if eqn.primitive.name not in _UNCOUNTED:
             yield eqn.primitive.name
         for param in eqn.params.values():
             for x in param if isinstance(param, tuple | list) else (param,):
@@ -303,11 +299,11 @@ def _labels(jaxpr: Any) -> Iterator[str]:
                     yield from _labels(inner)
 
 
-def _label(x: RunEquation) -> str:
+def _label(x: ProgramEquation) -> str:
     return f"{x.primitive} at {x.where}" if x.where else x.primitive
 
 
-def _equations(found: _Specialized) -> Iterator[RunEquation]:
+def _equations(found: _Specialized) -> Iterator[ProgramEquation]:
     """Yield what the equations with removed units cost, the most first."""
     small = found.small
     callers = {path[:-1] for path in small.axes.eqns}
@@ -316,7 +312,7 @@ def _equations(found: _Specialized) -> Iterator[RunEquation]:
     yield from sorted(rows, key=lambda x: -x.after)
 
 
-def _equation(small: SmallInterpreter, path: Path, fixed: bool) -> RunEquation:
+def _equation(small: SmallInterpreter, path: Path, fixed: bool) -> ProgramEquation:
     """Return what one equation costs."""
     eqn, operands, results = small.axes.eqns[path]
     is_taken = any(map(small.is_cut, small.axes.computed_whole.get(path, [])))
@@ -328,7 +324,7 @@ def _equation(small: SmallInterpreter, path: Path, fixed: bool) -> RunEquation:
             shapes[number][i] = before[number][i]
     if is_taken:
         shapes[len(operands) :] = map(list, before[len(operands) :])
-    return RunEquation(
+    return ProgramEquation(
         eqn.primitive.name,
         small.axes.line(path),
         sum(map(math.prod, before)),

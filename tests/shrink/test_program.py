@@ -21,7 +21,7 @@ from tests.shrink import test_random
 from tests.shrink.test_plan import dead
 from tests.shrink.test_random import INPUTS, books, nested
 from tests.shrink.test_retrace import Heads, haiku_heads
-from tests.shrink.test_trace import IDS, MODELS
+from tests.shrink.test_trace import BY_NAME, IDS, MODELS
 
 TOLERANCE = 1e-9  # of the largest entry, in float64
 
@@ -63,9 +63,9 @@ def gradient(fn, params, *inputs):
     return jax.jit(jax.grad(loss, allow_int=True))(params)
 
 
-def check(fn, params, x, *, other=None, goes=True, for_program=True, differs=True):
+def check(fn, params, x, *, other=None, goes=True, differs=True):
     """Check value and gradient of a small program, and return it with its params."""
-    plan = shrink.plan(fn, params, x, for_program=for_program)
+    plan = shrink.plan(fn, params, x, for_program=True)
     assert any(cut.removed.any() for cut in plan.cuts) == goes, str(plan)
     small, small_fn = shrink.apply(plan, params), shrink.program(plan, fn, params, x)
     assert_close(small_fn(small, x), jax.jit(fn)(params, x))
@@ -101,7 +101,8 @@ def try_random(book, seed):
     x = jnp.asarray(rng.normal(size=INPUTS[book.family]))
     fn = lambda params, x: test_random.run(book.layers, params, x)
     with float64():
-        plan = shrink.plan(fn, params, x, for_program=True)
+        # Every second plan is one for the function itself.
+        plan = shrink.plan(fn, params, x, for_program=bool(seed % 2))
         small_fn = shrink.program(plan, fn, params, x)
         small = shrink.apply(plan, params)
         found, other = (small_fn(small, y) for y in (x, x[:1]))
@@ -595,3 +596,26 @@ def test_the_report_counts_entries():
         "3 equations run small, 0 at full size: 277 entries before, 190 after"
     )
     assert rows[0].where.startswith("test_program.py:")
+
+
+@pytest.mark.parametrize("name", ["gated", "attention", "scanned"])
+def test_it_costs_what_the_function_costs_that_follows(name):
+    fn, shapes, x, _ = BY_NAME[name]
+    x = normal(*x.shape)
+    params = with_dead_units(fn, drawn(shapes), x)
+    plan = shrink.plan(fn, params, x)
+    small, small_fn = shrink.apply(plan, params), shrink.program(plan, fn, params, x)
+    flops = [
+        jax.jit(f).lower(p, x).compile().cost_analysis()["flops"]
+        for f, p in ((small_fn, small), (fn, small), (fn, params))
+    ]
+    assert flops[0] == flops[1] < flops[2]
+
+
+def test_what_the_context_asks_for_is_heard_at_every_call():
+    fn = between(lambda h, p: jnp.tanh(h))
+    small_fn, small = check(fn, two_layers(), X)
+    with jax.default_matmul_precision("highest"):
+        inside = str(jax.make_jaxpr(small_fn)(small, X))
+    assert "HIGHEST" in inside
+    assert "HIGHEST" not in str(jax.make_jaxpr(small_fn)(small, X))

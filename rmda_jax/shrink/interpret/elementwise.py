@@ -79,7 +79,16 @@ def bitcast_axes(
     return freeze_all(interpreter, eqn, x)
 
 
-register("bitcast_convert_type", axes=bitcast_axes, values=all_or_nothing)
+def bitcast_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue
+) -> list[PartialValue]:
+    """An entry is known where the operand is, if the new dtype is as wide."""
+    same_shape = eqn.outvars[0].aval.shape == x.value.shape
+    rule = unary_values if same_shape else all_or_nothing
+    return rule(interpreter, eqn, x)
+
+
+register("bitcast_convert_type", axes=bitcast_axes, values=bitcast_values)
 register("convert_element_type", axes=same_axes, values=cast_values, views=True)
 
 
