@@ -56,8 +56,8 @@ PUBLIC = {
     "rmda_jax.regularizers": f"Regularizer {FACTORIES}",
     "rmda_jax.shrink": """
         BeforeAfter Conflict Costs Couplings GroupCut LayerReport OutputDifference Plan
-        Report UnitGroup UnitMember apply costs factors group_rules load plan report
-        save slice_module spec trace verify
+        Program ProgramEquation Report UnitGroup UnitMember apply costs factors
+        group_rules load plan program report save slice_module spec trace verify
     """,
     "rmda_jax.metrics": """
         Summary SupportedSize group_sparsity margin rank sparsity stable_since

@@ -7,6 +7,11 @@ from rmda_jax.shrink._files import load as load, save as save
 from rmda_jax.shrink._group_rules import group_rules as group_rules, spec as spec
 from rmda_jax.shrink._module import slice_module as slice_module
 from rmda_jax.shrink._plan import GroupCut as GroupCut, Plan as Plan, plan as plan
+from rmda_jax.shrink._program import (
+    Program as Program,
+    ProgramEquation as ProgramEquation,
+    program as program,
+)
 from rmda_jax.shrink._report import (
     BeforeAfter as BeforeAfter,
     LayerReport as LayerReport,

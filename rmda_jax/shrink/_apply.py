@@ -120,9 +120,10 @@ def unfollowed(conflicts: Sequence[Conflict]) -> str:
     kept = ", ".join(f"*couplings.find{place}" for place in units)
     return (
         "the function keeps a size of its own, and would run on the sliced params with "
-        f"wrong values: {'; '.join(dict.fromkeys(map(str, conflicts)))}. To keep these "
-        f"units, plan with `couplings=couplings.keep({kept})`, where `couplings` is "
-        "what `trace` returns."
+        f"wrong values: {'; '.join(dict.fromkeys(map(str, conflicts)))}. `program` "
+        "follows: plan with `for_program=True`, and run the sliced params by it. To "
+        f"keep these units, plan with `couplings=couplings.keep({kept})`, where "
+        "`couplings` is what `trace` returns."
     )
 
 

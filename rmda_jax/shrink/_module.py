@@ -95,9 +95,9 @@ def slice_module(plan: Plan, module: Any) -> Any:
       None for a module that is changed in place, else the smaller module.
 
     Raises:
-      ValueError: no array of the module is in the plan, one has another shape, it
-        could be one of several in the plan, or the module keeps a size of its own that
-        is none of these attributes. Then nothing has been changed.
+      ValueError: the plan is for `program`; no array of the module is in it, one has
+        another shape, it could be one of several in the plan, or the module keeps a
+        size of its own that is none of these attributes. Then nothing has been changed.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -112,6 +112,12 @@ def slice_module(plan: Plan, module: Any) -> Any:
       >>> layer.kernel.shape, layer.in_features
       ((1, 2), 1)
     """
+    if plan.for_program:
+        raise ValueError(
+            "`plan` must be one for the module, got one with `for_program=True`: the "
+            "module would be wrong on the sliced params. Run them by `program`, or "
+            "plan without it."
+        )
     names = _names(plan, module)
     if not names:
         raise ValueError(

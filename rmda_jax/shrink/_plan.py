@@ -3,22 +3,24 @@
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._removal import Contraction, Removal, Terms, UnitMasks
+from rmda_jax.shrink._removal import Contraction, Removal, Terms
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
 from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
 from rmda_jax.shrink._width_dependence import width_dependent
-from rmda_jax.shrink.interpret._index_sets import IndexSet
+from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks, atoms_of
 from rmda_jax.shrink.interpret._values import (
+    PartialValue,
     ValueInterpreter,
     known,
+    known_if_finite,
     unknown,
     with_provenance,
 )
@@ -54,6 +56,7 @@ class Plan:
     shapes: dict[str, Shape]  # of all leaves, before
     conflicts: tuple[Conflict, ...] = ()  # where fn goes wrong on the sliced params
     error: str = ""  # what fn raises on the sliced params; "" if it runs
+    for_program: bool = False  # only `program` is right on the sliced params
 
     @functools.cached_property
     def kept(self) -> dict[str, tuple[np.ndarray, ...]]:
@@ -101,6 +104,7 @@ def plan(
     params: Params,
     *inputs: Any,
     couplings: Couplings | None = None,
+    for_program: bool = False,
     **options: Any,
 ) -> Plan:
     r"""Decide which hidden units can be removed with the function unchanged.
@@ -123,6 +127,10 @@ def plan(
     `slice_module` raise. What the function itself raises on the sliced params is in
     ``plan.error``: such a function must be built anew.
 
+    With ``for_program`` the sliced params are for `program` alone, which keeps all
+    numbers of the function. Then its own sizes do not matter, and units may go also
+    where an equation needs all of them, if the values of the removed ones are known.
+
     Args:
       fn: Pure function, called as ``fn(params, *inputs)``; also batch statistics must
         come in its params, not by closure.
@@ -130,6 +138,7 @@ def plan(
       *inputs: Pytrees of arrays or `jax.ShapeDtypeStruct`; only shapes count.
       couplings: What `trace` returned, with the groups of units that may go: groups
         that are not among them, or that are frozen in them, stay as they are.
+      for_program: Whether the params are sliced for `program`, and not for ``fn``.
       **options: Given to ``fn`` as they are.
 
     Returns:
@@ -165,17 +174,22 @@ def plan(
                 f"`params` must hold arrays with values, got {type(leaf).__name__}. "
                 "`plan` looks for zeros; the couplings of shapes alone are `trace`'s."
             )
-    found = traced(fn, params, *inputs, **options)
+    found = traced(fn, params, *inputs, for_program=for_program, **options)
     leaves = jax.tree.leaves(params)
     shapes = dict(zip(found.names, (shape_dtype_of(x)[0] for x in leaves), strict=True))
-    values = _evaluated(found, leaves)
+    values = evaluated(found, leaves)
     contractions = {
         path: Contraction(eqn, values.contractions.get(path))
         for path, eqn in found.axes.eqns.items()
         if eqn.eqn.primitive.name in ("dot_general", "conv_general_dilated")
     }
-    candidates, kept = _candidates(found, leaves, couplings), set()
-    removal = Removal(contractions, values, candidates)
+    candidates = _candidates(found, leaves, couplings)
+    not_known = _not_known(found, values)
+    for atom in candidates.keys() & not_known.keys():
+        candidates[atom] &= ~not_known[atom][0]
+    removal = Removal(contractions, values, candidates, read_whole=not_known)
+    if for_program:
+        return _made(found, removal, shapes, not_known=not_known, for_program=True)
 
     def small(atoms: list[IndexSet]) -> Retrace:
         cuts = [GroupCut(found.units[a], removal.removed[a], ()) for a in atoms]
@@ -184,11 +198,10 @@ def plan(
         return retrace(whole, params, [widths[n] for n in found.names], *inputs)
 
     jaxpr = lambda atoms: small(atoms).closed
-    for atom in width_dependent(found.closed, jaxpr, found.axes, removal.atoms):
-        kept.add(atom)
-        del candidates[atom]
+    kept = set(width_dependent(found.closed, jaxpr, found.axes, removal.atoms))
     if kept:
         # Anew: what was removed with these units may have depended on them.
+        candidates = {a: units for a, units in candidates.items() if a not in kept}
         removal = Removal(contractions, values, candidates)
     error, wrong = "", ()
     if removal.atoms:
@@ -197,10 +210,57 @@ def plan(
             wrong = conflicts(found, closed, removal.removed)
         except Exception as refusal:  # whatever it raises on arrays of other sizes
             error = describe(refusal)
-    folds = _folds(removal, shapes)
-    made = Plan(_cuts(found, removal, kept), folds, shapes, wrong, error)
-    warn_of_zeros(_all_zero(made.cuts), stacklevel=2)
-    return made
+    return _made(found, removal, shapes, kept=kept, conflicts=wrong, error=error)
+
+
+NotKnown: TypeAlias = dict[IndexSet, tuple[np.ndarray, str]]
+"""For each atom that is read whole: which units have unknown values, and where."""
+
+
+def _made(
+    found: Traced,
+    removal: Removal,
+    shapes: dict[str, Shape],
+    *,
+    kept: Container[IndexSet] = (),
+    not_known: NotKnown | None = None,
+    **fields: Any,
+) -> Plan:
+    """Return the plan, and warn of what is zero."""
+    cuts = _cuts(found, removal, kept, not_known or {})
+    warn_of_zeros(_all_zero(cuts), stacklevel=3)
+    return Plan(cuts, _folds(removal, shapes), shapes, **fields)
+
+
+def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
+    """Return the atoms that equations read whole, and the units unknown to them."""
+    result: NotKnown = {}
+    for (path, number), x in values.operands.items():
+        operands, label = found.axes.eqns[path].operands, found.axes.label(path)
+        for place in found.axes.read_whole[path][number]:
+            unknown = ~_constant_along(x, place)
+            for atom, positions in atoms_of(operands[number].axes[place]):
+                units = unknown[positions].any(axis=1)
+                before, first = result.get(atom, (units, label))
+                result[atom] = before | units, first if before.any() else label
+    return result
+
+
+def _constant_along(x: PartialValue, place: int) -> np.ndarray:
+    """Return which positions along an axis are zero, or one constant, by any input.
+
+    What follows from the params alone is known as a whole. But that it is no zero means
+    that the params are not: to remove them would be to keep them as constants.
+    """
+    rows = lambda y: np.moveaxis(y, place, 0).reshape(y.shape[place], -1)
+    if x.value.size == 0:
+        return np.zeros(x.value.shape[place], bool)
+    zero = rows(x.zero).all(axis=1)
+    if not x.unknown_mask.any():
+        return zero
+    value = rows(x.value)
+    known = ~rows(x.unknown_mask).any(axis=1)
+    return zero | (known & (value == value[:, :1]).all(axis=1))
 
 
 def _all_zero(cuts: Sequence[GroupCut]) -> list[str]:
@@ -219,14 +279,21 @@ def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
     return folds
 
 
-def _cuts(found: Traced, removal: Removal, kept: set[IndexSet]) -> tuple[GroupCut, ...]:
+def _cuts(
+    found: Traced,
+    removal: Removal,
+    kept: Container[IndexSet],
+    not_known: NotKnown,
+) -> tuple[GroupCut, ...]:
     """Return what becomes of every group of units."""
     terms, cuts = removal.terms(), []
     for atom, units in found.units.items():
         if atom in kept:
             reasons = ("the function computes with their number",)
         else:
-            reasons = _reasons(units, removal, atom, terms.get(atom))
+            unread = np.zeros(units.size, bool), ""
+            unknown = not_known.get(atom, unread)
+            reasons = _reasons(units, removal, atom, terms.get(atom), unknown)
         removed = removal.removed.get(atom, np.zeros(units.size, bool))
         sums = terms.get(atom)
         all_zero = bool(sums) and all(x.zero.all() for x in sums)
@@ -234,15 +301,25 @@ def _cuts(found: Traced, removal: Removal, kept: set[IndexSet]) -> tuple[GroupCu
     return tuple(cuts)
 
 
-def _evaluated(found: Traced, leaves: list[Any]) -> ValueInterpreter:
-    """Evaluate the jaxpr with the values of the leaves, and unknown inputs."""
-    values, jaxpr = ValueInterpreter(), found.closed.jaxpr
+def evaluated(
+    found: Traced, leaves: list[Any], unknown_masks: Sequence[Any] | None = None
+) -> ValueInterpreter:
+    """Evaluate the jaxpr with the values of the leaves, and unknown inputs.
+
+    Args:
+      found: The trace.
+      leaves: The values of the leaves.
+      unknown_masks: For each leaf, which of its entries are taken to be unknown, too.
+    """
+    masks = unknown_masks or [False] * len(leaves)
+    values, jaxpr = ValueInterpreter(found.axes.read_whole), found.closed.jaxpr
     # Only leaves that are added to something can take constants: the positions of the
     # others, as large as the params, are not needed.
     shifting = {leaf for leaf, _, role in found.axes.roles if role == "shifts"}
     args = []
-    for name, leaf in zip(found.names, leaves, strict=True):
+    for name, leaf, mask in zip(found.names, leaves, masks, strict=True):
         x = known(leaf)
+        x = known_if_finite(x.value, x.unknown_mask | mask)
         args.append(with_provenance(x, name) if name in shifting else x)
     for var in jaxpr.invars[len(leaves) :]:
         args.append(unknown(var.aval.shape, var.aval.dtype))
@@ -281,18 +358,25 @@ def _candidates(
 
 
 def _reasons(
-    units: UnitGroup, removal: Removal, atom: Any, terms: list[Terms] | None
+    units: UnitGroup,
+    removal: Removal,
+    atom: Any,
+    terms: list[Terms] | None,
+    not_known: tuple[np.ndarray, str],
 ) -> tuple[str, ...]:
     """Return why the other units stay, and how many for each reason."""
     if units.frozen:
         return tuple(sorted(units.frozen))
-    if not terms:
+    if not terms and atom not in removal.read_whole:
         return ("nothing reads them",)
     reasons: Counter[str] = Counter()
+    terms = terms or []
     for i in np.flatnonzero(~removal.removed[atom]):
         readers = [t.contraction.label for t in terms if not t.constant[i]]
         takers = [t.contraction.label for t in terms if not t.zero[i]]
-        if not removal.candidates[atom][i]:
+        if not_known[0][i]:
+            reasons[f"not known to {not_known[1]}, which reads them all"] += 1
+        elif not removal.candidates[atom][i]:
             reasons["not finite"] += 1
         elif readers:
             reasons[f"read by {readers[0]}"] += 1

@@ -6,20 +6,22 @@ them; if not, a bias must take their sum. With a unit go the entries of all leav
 it indexes, so that fewer entries must be zero for further units.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Container, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jax import lax
 
 from rmda_jax.shrink.interpret._axes import EqnAxes
-from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet
+from rmda_jax.shrink.interpret._index_sets import (
+    Axis,
+    IndexSet,
+    UnitMasks,
+    atoms_of,
+    removed_along,
+)
 from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.shrink.interpret._values import BiasAdd, PartialValue, ValueInterpreter
-
-UnitMasks: TypeAlias = dict[IndexSet, np.ndarray]
-"""For every atom, which of its units: an array of booleans."""
 
 _ROUNDING = 64 * np.finfo(np.float32).eps  # relative: sums in another order
 
@@ -158,13 +160,6 @@ class Contraction:
         return how(x, axis=tuple(range(len(first), x.ndim)))
 
 
-def atoms_of(axis: Axis) -> Iterator[tuple[IndexSet, np.ndarray]]:
-    """Yield the atoms of an axis, and where along it their units lie."""
-    parts = tuple(index_set or IndexSet(n) for index_set, n in axis)
-    whole = IndexSet(math.prod(n for _, n in axis), "product", parts)
-    return whole.atoms()
-
-
 def removed_entries(
     axes: tuple[Axis, ...], removed: UnitMasks, shape: tuple[int, ...]
 ) -> np.ndarray:
@@ -177,26 +172,30 @@ def removed_entries(
 
 def _mask_along(axis: Axis, place: int, removed: UnitMasks, ndim: int) -> np.ndarray:
     """Return which positions along an axis are removed, to be broadcast."""
-    mask = np.zeros(math.prod(n for _, n in axis), bool)
-    for atom, positions in atoms_of(axis):
-        if atom in removed:
-            mask[positions[removed[atom]]] = True
     shape = [1] * ndim
     shape[place] = -1
-    return mask.reshape(shape)
+    return removed_along(axis, removed).reshape(shape)
 
 
 class Removal:
-    """Finds the units that can be removed, by steps until a step removes none."""
+    """Finds the units that can be removed, by steps until a step removes none.
+
+    Args:
+      contractions: All sums over units.
+      values: What is known of all arrays.
+      candidates: The units that may go.
+      read_whole: Atoms whose units are read otherwise, by equations that know them.
+    """
 
     def __init__(
         self,
         contractions: dict[Path, Contraction],
         values: ValueInterpreter,
         candidates: UnitMasks,
+        read_whole: Container[IndexSet] = (),
     ) -> None:
         self.contractions, self.values = contractions, values
-        self.candidates = candidates
+        self.candidates, self.read_whole = candidates, read_whole
         self.removed = {a: np.zeros_like(c) for a, c in candidates.items()}
         while any_set(step := self.step()):
             for atom, new in step.items():
@@ -260,7 +259,8 @@ class Removal:
         terms = self.terms()
         zero, constant = {}, {}
         for atom, candidates in self.candidates.items():
-            possible = candidates & ~self.removed[atom] & bool(terms[atom])
+            is_read = bool(terms[atom]) or atom in self.read_whole
+            possible = candidates & ~self.removed[atom] & is_read
             zero[atom] = possible.copy()
             constant[atom] = possible.copy()
             for x in terms[atom]:

@@ -9,20 +9,21 @@ shape than the axes of the old one foresee.
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
-from rmda_jax.shrink._removal import UnitMasks, atoms_of
 from rmda_jax.shrink._trace import Traced
 from rmda_jax.shrink.interpret._axes import AxisValue, EqnAxes
-from rmda_jax.shrink.interpret._index_sets import Axis, length
-from rmda_jax.shrink.interpret._interpreter import Path
-
-_JAX = str(FilePath(jax.__file__).parent)
+from rmda_jax.shrink.interpret._index_sets import (
+    Axis,
+    UnitMasks,
+    atoms_of,
+    length,
+    removed_along,
+)
+from rmda_jax.shrink.interpret._interpreter import Path, line_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +151,7 @@ class _Comparison(NamedTuple):
         for result, var in zip(old.results, new.outvars, strict=False):
             shape, foreseen = _shape(var), self.foreseen(result)
             if not _fits(shape, foreseen):
-                name, where = old.eqn.primitive.name, _line(new) or _line(old.eqn)
+                name, where = old.eqn.primitive.name, line_of(new) or line_of(old.eqn)
                 yield Conflict(name, where, foreseen, shape, self.units(result))
                 return
 
@@ -170,11 +171,7 @@ class _Comparison(NamedTuple):
         # A uniform dim has whatever length the function gives it.
         if size > 1 and any(index_set is None for index_set, _ in axis):
             return None
-        stays = np.ones(size, bool)
-        for atom, positions in atoms_of(axis):
-            if atom in self.removed:
-                stays[positions[self.removed[atom]]] = False
-        return int(stays.sum())
+        return int((~removed_along(axis, self.removed)).sum())
 
 
 def _aligned(old: Sequence[Any], new: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
@@ -210,15 +207,6 @@ def _fits(shape: Shape, foreseen: tuple[int | None, ...]) -> bool:
 
 def _shape(var: Any) -> Shape:
     return tuple(getattr(var.aval, "shape", ()))
-
-
-def _line(eqn: Any) -> str:
-    """Return file and line of the first frame outside of JAX, innermost first."""
-    traceback = getattr(getattr(eqn, "source_info", None), "traceback", None)
-    for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith((_JAX, __file__)):
-            return f"{FilePath(frame.file_name).name}:{frame.line_num}"
-    return ""
 
 
 class _EitherShape(tuple):

@@ -89,7 +89,11 @@ class Couplings:
 
 
 def trace(
-    fn: Callable[..., Any], params: Params, *inputs: Any, **options: Any
+    fn: Callable[..., Any],
+    params: Params,
+    *inputs: Any,
+    for_program: bool = False,
+    **options: Any,
 ) -> Couplings:
     """Find the hidden units of a function of params, from its jaxpr.
 
@@ -107,6 +111,9 @@ def trace(
       fn: Pure function, called as ``fn(params, *inputs)``. It is traced, never run.
       params: Pytree of arrays or `jax.ShapeDtypeStruct`.
       *inputs: Pytrees of the same kinds.
+      for_program: Whether the couplings are for a plan that `program` carries out.
+        There the units of unsupported primitives and of reductions are free: `plan`
+        finds which of them are known to be zero, or constant.
       **options: Given to ``fn`` as they are.
 
     Returns:
@@ -131,7 +138,8 @@ def trace(
           in, axis 1: produces
           out, axis 0: consumes
     """
-    return Couplings(tuple(traced(fn, params, *inputs, **options).units.values()))
+    found = traced(fn, params, *inputs, for_program=for_program, **options)
+    return Couplings(tuple(found.units.values()))
 
 
 class Traced(NamedTuple):
@@ -139,18 +147,31 @@ class Traced(NamedTuple):
 
     closed: Any
     names: list[str]
-    leaves: list[AxisValue]
+    inputs: list[AxisValue]  # of the jaxpr: first the leaves
     axes: AxisInterpreter
     units: dict[IndexSet, UnitGroup]  # the largest first
 
+    @property
+    def leaves(self) -> list[AxisValue]:
+        """The axes of the leaves."""
+        return self.inputs[: len(self.names)]
+
 
 def traced(
-    fn: Callable[..., Any], params: Params, *inputs: Any, **options: Any
+    fn: Callable[..., Any],
+    params: Params,
+    *inputs: Any,
+    for_program: bool = False,
+    **options: Any,
 ) -> Traced:
     """Follow the axes of a function of params; the arguments are those of `trace`."""
     check_call(fn, params, inputs)
     closed = jax.make_jaxpr(lambda p, *x: fn(p, *x, **options))(params, *inputs)
-    names = leaf_names(params)
+    return followed(closed, leaf_names(params), for_program=for_program)
+
+
+def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Traced:
+    """Follow the axes of a jaxpr whose first inputs are the leaves of these names."""
     specs = [x.aval for x in closed.jaxpr.invars]
     values = []
     # The leaves come first among the inputs of the jaxpr.
@@ -158,13 +179,13 @@ def traced(
         leaf = names[i] if i < len(names) else None
         reason = None if leaf else "an input"
         values.append(AxisValue(tuple(fresh(n, reason) for n in spec.shape), leaf))
-    axes = AxisInterpreter()
+    axes = AxisInterpreter(for_program)
     for value in axes.eval_closed_jaxpr(closed, values):
         # Whoever calls the function counts on the shapes of its outputs.
         for axis in value.axes:
             freeze(axis, "an output")
-    leaves = values[: len(names)]
-    return Traced(closed, names, leaves, axes, _collected(leaves, axes))
+    units = _collected(values[: len(names)], axes)
+    return Traced(closed, names, values, axes, units)
 
 
 def _collected(

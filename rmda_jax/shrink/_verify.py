@@ -54,7 +54,7 @@ def verify(
       small_params: Those after, of `apply`.
       *inputs: Where to compare.
       small_fn: Function of the small params, if it is another one: if ``fn`` has sizes
-        of its own, it is to be built anew with ``plan.widths``, or by `slice_module`.
+        of its own, what `program` returns, or one built anew with ``plan.widths``.
       plan: What `plan` returned: then both trees must have its shapes.
       **options: Given to both as they are.
 
@@ -62,7 +62,8 @@ def verify(
       The largest absolute difference, and the scale of the outputs.
 
     Raises:
-      ValueError: the outputs differ in structure or shape; both trees share Variables,
+      ValueError: the outputs differ in structure or shape; the plan is for `program`,
+        and ``small_fn`` is not given; both trees share Variables,
         or have not the shapes that the plan has before and after.
       TypeError: as in `trace`.
 
@@ -77,10 +78,20 @@ def verify(
     check_call(fn, params, inputs)
     check_call(small_fn or fn, small_params, inputs, names="small_fn small_params")
     _check_apart(params, small_params, plan)
+    if plan is not None and plan.for_program and small_fn is None:
+        raise ValueError(
+            "`small_fn` must be what `program` returns, for `plan` has "
+            "`for_program=True`: `fn` may be wrong on the small params."
+        )
     old = jax.jit(lambda p, *x: fn(p, *x, **options))(params, *inputs)
-    new = jax.jit(lambda p, *x: (small_fn or fn)(p, *x, **options))(
-        small_params, *inputs
-    )
+    try:
+        new = jax.jit(lambda p, *x: (small_fn or fn)(p, *x, **options))(
+            small_params, *inputs
+        )
+    except Exception as error:
+        if small_fn is None:
+            error.add_note(_PROGRAM)
+        raise
     # By their paths: an ordered dictionary equals others that hold another order.
     outputs = [dict(tree_flatten_with_path(tree)[0]) for tree in (old, new)]
     shapes = [{path: x.shape for path, x in out.items()} for out in outputs]
@@ -88,7 +99,7 @@ def verify(
         shown = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
         raise ValueError(
             f"both functions must return the same shapes, got {shown[0]} and "
-            f"{shown[1]}."
+            f"{shown[1]}. {_PROGRAM}"
         )
     max_abs, scale = 0.0, 0.0
     for path, x in outputs[0].items():
@@ -144,6 +155,11 @@ def _warn_alike(params: Params, small: Params) -> None:
             stacklevel=4,
         )
 
+
+_PROGRAM = (
+    "A function that checks the shapes of its params, or keeps sizes of its own, does "
+    "not run on small ones: `shrink.program` returns one that does, for `small_fn`."
+)
 
 _COPY = (
     "`slice_module` changes NNX modules in place, with every state that `nnx.split` "

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from rmda_jax.shrink._removal import atoms_of
 from rmda_jax.shrink.interpret._axes import AxisInterpreter
-from rmda_jax.shrink.interpret._index_sets import IndexSet
+from rmda_jax.shrink.interpret._index_sets import IndexSet, atoms_of
 
 TOLERANCE = 1e-5
 

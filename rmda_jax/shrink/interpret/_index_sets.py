@@ -78,12 +78,20 @@ Dim: TypeAlias = "tuple[IndexSet | None, int]"
 Axis: TypeAlias = "tuple[Dim, ...]"
 """The dims whose product an axis is, the slowest first."""
 
+UnitMasks: TypeAlias = dict[IndexSet, np.ndarray]
+"""For every atom, which of its units: an array of booleans."""
+
 EMPTY = "an array of length 0"
 
 
 def uniform(size: int) -> Axis:
     """Return an axis along which all values are the same."""
     return ((None, size),)
+
+
+def is_uniform(axis: Axis) -> bool:
+    """Return whether all values along an axis are the same."""
+    return all(index_set is None for index_set, _ in axis)
 
 
 def fresh(size: int, reason: str | None = None) -> Axis:
@@ -99,6 +107,22 @@ def fresh(size: int, reason: str | None = None) -> Axis:
 def length(axis: Axis) -> int:
     """Return the length of an axis."""
     return math.prod(size for _, size in axis)
+
+
+def atoms_of(axis: Axis) -> Iterator[tuple[IndexSet, np.ndarray]]:
+    """Yield the atoms of an axis, and where along it their units lie."""
+    parts = tuple(index_set or IndexSet(n) for index_set, n in axis)
+    whole = IndexSet(length(axis), "product", parts)
+    return whole.atoms()
+
+
+def removed_along(axis: Axis, removed: UnitMasks) -> np.ndarray:
+    """Return which positions along an axis are removed with the units."""
+    mask = np.zeros(length(axis), bool)
+    for atom, positions in atoms_of(axis):
+        if atom in removed:
+            mask[positions[removed[atom]]] = True
+    return mask
 
 
 def freeze(axis: Axis, reason: str) -> None:
@@ -185,12 +209,15 @@ def concatenated(axes: Sequence[Axis]) -> Axis:
     return ((IndexSet(size, "sum", parts), size),)
 
 
-def sliced(axis: Axis, start: int, stop: int) -> Axis:
-    """Return the part of an axis from start to stop; its index set becomes a sum."""
+def sliced(axis: Axis, start: int, stop: int, *, counted: bool = True) -> Axis:
+    """Return the part of an axis from start to stop; its index set becomes a sum.
+
+    A single index stays. If it is ``counted``, so do the units before it.
+    """
     size = length(axis)
     if (start, stop) == (0, size):
         return axis
-    if all(index_set is None for index_set, _ in axis):
+    if is_uniform(axis):
         return uniform(stop - start)
     if start == stop:
         freeze(axis, EMPTY)
@@ -203,7 +230,8 @@ def sliced(axis: Axis, start: int, stop: int) -> Axis:
     chosen = parts[1 if start else 0]
     if chosen.size == 1:
         # A single index, as h[3], counts the units before it: they must stay.
-        for part in parts[: 2 if start else 1]:
+        before_too = parts[: 2 if start else 1]
+        for part in before_too if counted else [chosen]:
             part.freeze("an index")
     return ((chosen, chosen.size),)
 

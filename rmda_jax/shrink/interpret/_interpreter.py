@@ -2,16 +2,19 @@
 
 As in `JAX's own interpreters
 <https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html>`_,
-every variable of a jaxpr gets a value of another kind than an array: of
-`AxisInterpreter` what its axes are, of `ValueInterpreter` what is known of its entries.
-The files `elementwise`, `shapes`, `contractions`, `reductions`, `indexing` and
-`control_flow` have the two rules of each primitive side by side.
+every variable of a jaxpr gets a value of another kind than its array: of
+`AxisInterpreter` what its axes are, of `ValueInterpreter` what is known of its entries,
+of `SmallInterpreter` what is left of it without the units that are removed. The files
+`elementwise`, `shapes`, `contractions`, `reductions`, `indexing` and `control_flow`
+have the rules of each primitive side by side.
 """
 
 import abc
 from collections.abc import Callable, Sequence
+from pathlib import Path as FilePath
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
+import jax
 from jax.extend import core
 
 Value = TypeVar("Value")
@@ -29,13 +32,21 @@ class Rules(NamedTuple):
     axes: Rule
     values: Rule
     views: bool  # the results are the operands with their entries elsewhere
+    small: Rule | None  # None: run as it was, on small operands
 
 
 RULES: dict[str, Rules] = {}
 """By the name of the primitive."""
 
 
-def register(names: str, *, axes: Rule, values: Rule, views: bool = False) -> None:
+def register(
+    names: str,
+    *,
+    axes: Rule,
+    values: Rule,
+    views: bool = False,
+    small: Rule | None = None,
+) -> None:
     """Register the rules of some primitives.
 
     Args:
@@ -47,10 +58,12 @@ def register(names: str, *, axes: Rule, values: Rule, views: bool = False) -> No
       views: Whether the results are the operands with their entries elsewhere, or
         copies of them. Then they are still the leaf or the contraction that they come
         from (see `Provenance`).
+      small: The rule of `SmallInterpreter`; None if the primitive has no shapes in its
+        parameters, and can be run on smaller operands as it was.
     """
     for name in names.split():
         assert name not in RULES, f"{name} has rules already"
-        RULES[name] = Rules(axes, values, views)
+        RULES[name] = Rules(axes, values, views, small)
 
 
 class Interpreter(abc.ABC, Generic[Value]):
@@ -87,7 +100,7 @@ class Interpreter(abc.ABC, Generic[Value]):
         # As `jax.core.eval_jaxpr`, with the rule of the primitive in place of `bind`.
         write(jaxpr.constvars, consts)
         write(jaxpr.invars, args)
-        for eqn in jaxpr.eqns:
+        for eqn in _live(jaxpr):
             caller, self.path = self.path, (*self.path, id(eqn))
             results = self.eval_eqn(eqn, *map(read, eqn.invars))
             self.path = caller
@@ -98,3 +111,26 @@ class Interpreter(abc.ABC, Generic[Value]):
         """Return the values of the outputs of a jaxpr that brings its constants."""
         consts = [self.constant(x) for x in closed.consts]
         return self.eval_jaxpr(closed.jaxpr, consts, args)
+
+
+def _live(jaxpr: Any) -> list[Any]:
+    """Return the equations whose results are used, or that do something beside them."""
+    used, found = set(map(id, jaxpr.outvars)), []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(id(var) in used for var in eqn.outvars):
+            found.append(eqn)
+            used |= set(map(id, eqn.invars))
+    return found[::-1]
+
+
+_SHRINK = FilePath(__file__).parent.parent
+_LIBRARIES = tuple(f"{folder}/" for folder in (FilePath(jax.__file__).parent, _SHRINK))
+
+
+def line_of(eqn: Any) -> str:
+    """Return file and line of the first frame outside of JAX, innermost first."""
+    traceback = getattr(getattr(eqn, "source_info", None), "traceback", None)
+    for frame in traceback.frames if traceback is not None else ():
+        if not frame.file_name.startswith(_LIBRARIES):
+            return f"{FilePath(frame.file_name).name}:{frame.line_num}"
+    return ""

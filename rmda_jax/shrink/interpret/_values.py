@@ -9,7 +9,7 @@ Unknown entries are taken to be finite: 0 times an unknown number is 0.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -62,17 +62,25 @@ class BiasAdd(NamedTuple):
 class ValueInterpreter(Interpreter[PartialValue]):
     """Finds what is known of all arrays.
 
+    Args:
+      read_whole: The equations and the numbers of the operands that ``operands`` keeps.
+
     Attributes:
       contractions: What is known of the two operands of each contraction.
       bias_adds: The contractions whose results a leaf is added to.
       reads: How many equations read each leaf and each result of a contraction; to
         move entries, as in a reshape, is not to read them.
+      operands: What is known of some operands, by equation and number.
       loop_depth: How many loops and branches the equation lies in. There an equation
         stands for several arrays, or for one that may not be computed.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, read_whole: Mapping[Path, Mapping[int, list[int]]] | None = None
+    ) -> None:
         super().__init__()
+        self._read_whole = read_whole or {}
+        self.operands: dict[tuple[Path, int], PartialValue] = {}
         self.contractions: dict[Path, tuple[PartialValue, PartialValue]] = {}
         self.bias_adds: dict[Path, BiasAdd] = {}
         self.reads: Counter[str | Path] = Counter()
@@ -84,6 +92,8 @@ class ValueInterpreter(Interpreter[PartialValue]):
 
     def eval_eqn(self, eqn: Any, *operands: PartialValue) -> Sequence[PartialValue]:
         """Apply the primitive's rule of values."""
+        for number in self._read_whole.get(self.path, ()):
+            self.operands[self.path, number] = operands[number]
         rules = RULES.get(eqn.primitive.name)
         if rules is None:
             return self.eval_unsupported(eqn, *operands)

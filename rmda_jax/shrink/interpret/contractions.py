@@ -4,7 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
+from rmda_jax.shrink.interpret._axes import (
+    AxisInterpreter,
+    AxisValue,
+    EqnAxes,
+    freeze_all,
+)
 from rmda_jax.shrink.interpret._index_sets import (
     IndexSet,
     freeze,
@@ -14,6 +19,7 @@ from rmda_jax.shrink.interpret._index_sets import (
     unify,
 )
 from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._small import SmallInterpreter, bind, run_resized
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -105,5 +111,43 @@ def contraction_values(
     return [with_provenance(out, interpreter.path)]
 
 
-register("dot_general", axes=dot_general_axes, values=contraction_values)
-register("conv_general_dilated", axes=convolution_axes, values=contraction_values)
+def dot_general_small(
+    interpreter: SmallInterpreter, eqn: Any, a: Any, b: Any
+) -> list[Any]:
+    """Run it as it was; a uniform axis of a batch takes the length of the other."""
+    _, batch = eqn.params["dimension_numbers"]
+    found, arrays = interpreter.found, []
+    for x, value, places in zip((a, b), found.operands, batch, strict=True):
+        wanted = list(value.axes)
+        for i, place in enumerate(places):  # the result has the batch in front
+            wanted[place] = found.results[0].axes[i]
+        arrays.append(interpreter.aligned(x, value.axes, wanted))
+    return bind(eqn, arrays)
+
+
+register(
+    "dot_general",
+    axes=dot_general_axes,
+    values=contraction_values,
+    small=dot_general_small,
+)
+
+
+def resized_convolution(
+    interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
+) -> dict[str, Any]:
+    """Return the number of groups that stay."""
+    numbers, (x, kernel) = eqn.params["dimension_numbers"], found.operands
+    if eqn.params["feature_group_count"] == 1:
+        return {}
+    n_channels = len(interpreter.kept(x.axes[numbers.lhs_spec[1]]))
+    n_in_group = len(interpreter.kept(kernel.axes[numbers.rhs_spec[1]]))
+    return {"feature_group_count": n_channels // n_in_group}
+
+
+register(
+    "conv_general_dilated",
+    axes=convolution_axes,
+    values=contraction_values,
+    small=run_resized(resized_convolution),
+)

@@ -4,11 +4,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from jax import lax
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, unified_axes
+from rmda_jax.shrink.interpret._custom_derivatives import with_jvp, with_vjp
 from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh
 from rmda_jax.shrink.interpret._interpreter import Interpreter, register
+from rmda_jax.shrink.interpret._small import SmallInterpreter
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -33,11 +37,55 @@ def call(interpreter: Interpreter, eqn: Any, *operands: Any) -> Sequence[Any]:
 
 # A leaf stays a leaf inside of what is called: a view.
 register(
-    "pjit jit closed_call core_call remat checkpoint remat2 custom_jvp_call "
-    "custom_vjp_call custom_vjp_call_jaxpr custom_lin",
+    "pjit jit closed_call core_call custom_lin",
     axes=call,
     values=call,
     views=True,
+    small=call,
+)
+
+
+def remat_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[Any]:
+    """Interpret what is called, and compute it anew for its derivative, too."""
+    inner, p = interpreter.at(interpreter.path), eqn.params
+    fn = jax.checkpoint(
+        lambda *xs: call(inner, eqn, *xs),
+        prevent_cse=p["prevent_cse"],
+        policy=p["policy"],
+    )
+    return list(fn(*operands))
+
+
+register(
+    "remat checkpoint remat2", axes=call, values=call, views=True, small=remat_small
+)
+
+
+def custom_jvp_small(
+    interpreter: SmallInterpreter, eqn: Any, *operands: Any
+) -> list[Any]:
+    """Interpret what is called, and its custom derivative where it is asked for."""
+    inner = interpreter.at(interpreter.path)
+    return with_jvp(inner, eqn, lambda *xs: call(inner, eqn, *xs), operands)
+
+
+register("custom_jvp_call", axes=call, values=call, views=True, small=custom_jvp_small)
+
+
+def custom_vjp_small(
+    interpreter: SmallInterpreter, eqn: Any, *operands: Any
+) -> list[Any]:
+    """Interpret what is called, and its custom derivative where it is asked for."""
+    inner = interpreter.at(interpreter.path)
+    return with_vjp(inner, eqn, lambda *xs: call(inner, eqn, *xs), operands)
+
+
+register(
+    "custom_vjp_call custom_vjp_call_jaxpr",
+    axes=call,
+    values=call,
+    views=True,
+    small=custom_vjp_small,
 )
 
 
@@ -77,7 +125,20 @@ def cond_values(
     return first
 
 
-register("cond", axes=cond_axes, values=cond_values)
+def cond_small(
+    interpreter: SmallInterpreter, eqn: Any, index: Any, *operands: Any
+) -> list[Any]:
+    """Branch between the small branches; their outputs may be uniform."""
+    wanted, path = interpreter.found.results, interpreter.path
+
+    def branch(closed: Any) -> Callable[..., list[Any]]:
+        return lambda *xs: called(interpreter.at(path), closed, xs, wanted)
+
+    branches = [branch(closed) for closed in eqn.params["branches"]]
+    return lax.switch(index, branches, *operands)
+
+
+register("cond", axes=cond_axes, values=cond_values, small=cond_small)
 
 
 def scan_axes(
@@ -124,7 +185,31 @@ def scan_values(
     return [*carry, *(x.move(stack) for x in out[n_carry:])]
 
 
-register("scan", axes=scan_axes, values=scan_values)
+def scan_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[Any]:
+    """Scan over the small body."""
+    p, path, found = eqn.params, interpreter.path, interpreter.found
+    n_consts, n_carry = p["num_consts"], p["num_carry"]
+    consts, xs = operands[:n_consts], operands[n_consts + n_carry :]
+    carried = found.results[:n_carry]
+    init = [
+        interpreter.aligned(x, before.axes, after.axes)
+        for x, before, after in zip(
+            operands[n_consts:], found.operands[n_consts:], carried, strict=False
+        )
+    ]
+    slices = [AxisValue(y.axes[1:]) for y in found.results[n_carry:]]
+
+    def body(carry: list[Any], row: list[Any]) -> tuple[list[Any], list[Any]]:
+        inner = interpreter.at(path)
+        out = called(inner, p["jaxpr"], [*consts, *carry, *row], [*carried, *slices])
+        return out[:n_carry], out[n_carry:]
+
+    options = {name: p[name] for name in ("length", "reverse", "unroll")}
+    carry, out = lax.scan(body, init, list(xs), **options)
+    return [*carry, *out]
+
+
+register("scan", axes=scan_axes, values=scan_values, small=scan_small)
 
 
 def while_axes(
@@ -159,7 +244,42 @@ def while_values(
     return list(_fixpoint(interpreter, body, operands[n_cond + n_body :])[0])
 
 
-register("while", axes=while_axes, values=while_values)
+def while_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[Any]:
+    """Loop over the small body."""
+    p, path, found = eqn.params, interpreter.path, interpreter.found
+    n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
+    n_consts = n_cond + n_body
+    rows = zip(
+        operands[n_consts:], found.operands[n_consts:], found.results, strict=True
+    )
+    init = [interpreter.aligned(x, a.axes, b.axes) for x, a, b in rows]
+    predicate = [AxisValue(())]
+
+    def test(carry: list[Any]) -> Any:
+        args = [*operands[:n_cond], *carry]
+        return called(interpreter.at(path), p["cond_jaxpr"], args, predicate)[0]
+
+    def body(carry: list[Any]) -> list[Any]:
+        args = [*operands[n_cond:n_consts], *carry]
+        return called(interpreter.at(path), p["body_jaxpr"], args, found.results)
+
+    return lax.while_loop(test, body, init)
+
+
+register("while", axes=while_axes, values=while_values, small=while_small)
+
+
+def called(
+    interpreter: SmallInterpreter,
+    closed: Any,
+    args: Sequence[Any],
+    wanted: Sequence[AxisValue],
+) -> list[Any]:
+    """Return the outputs of a jaxpr with the positions that stay along other axes."""
+    axes = interpreter.axes.outputs[interpreter.path, id(closed)]
+    out = interpreter.eval_closed_jaxpr(closed, args)
+    rows = zip(out, axes, wanted, strict=True)
+    return [interpreter.aligned(x, a.axes, b.axes) for x, a, b in rows]
 
 
 def _varying(axis: Axis) -> Axis:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
 from rmda_jax.shrink.interpret._index_sets import length, uniform, unify
 from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._small import run_aligned
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -69,6 +70,25 @@ def cast_values(
     return [cast._replace(provenance=x.provenance)]
 
 
+def bitcast_axes(
+    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
+) -> Sequence[AxisValue]:
+    """Pass the axes on, if the new dtype is as wide as the old one."""
+    if eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape:
+        return [x]
+    return freeze_all(interpreter, eqn, x)
+
+
+def bitcast_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue
+) -> list[PartialValue]:
+    """An entry is known where the operand is, if the new dtype is as wide."""
+    same_shape = eqn.outvars[0].aval.shape == x.value.shape
+    rule = unary_values if same_shape else all_or_nothing
+    return rule(interpreter, eqn, x)
+
+
+register("bitcast_convert_type", axes=bitcast_axes, values=bitcast_values)
 register("convert_element_type", axes=same_axes, values=cast_values, views=True)
 
 
@@ -111,6 +131,7 @@ register(
     "add_any shift_left shift_right_logical shift_right_arithmetic",
     axes=elementwise_axes,
     values=elementwise_values,
+    small=run_aligned,
 )
 
 
@@ -131,7 +152,7 @@ def product_values(
     return [PartialValue(value, np.where(zero, False, out.unknown_mask))]
 
 
-register("mul div", axes=elementwise_axes, values=product_values)
+register("mul div", axes=elementwise_axes, values=product_values, small=run_aligned)
 
 
 def select_values(
@@ -158,7 +179,7 @@ def select_values(
     return [PartialValue(value, unknown_mask)]
 
 
-register("select_n", axes=elementwise_axes, values=select_values)
+register("select_n", axes=elementwise_axes, values=select_values, small=run_aligned)
 
 
 def meet(x: PartialValue, y: PartialValue) -> PartialValue:

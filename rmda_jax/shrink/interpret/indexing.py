@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
-from rmda_jax.shrink.interpret._index_sets import Axis, freeze, fresh, length, unify
+from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, EqnAxes
+from rmda_jax.shrink.interpret._index_sets import Axis, length, unify
 from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._small import SmallInterpreter, run_resized
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -19,12 +20,14 @@ def dynamic_slice_axes(
     interpreter: AxisInterpreter, eqn: Any, x: AxisValue, *starts: AxisValue
 ) -> list[AxisValue]:
     """Pass on the axes that are taken whole."""
-    del interpreter, starts
+    del starts
     axes = []
-    for axis, size in zip(x.axes, eqn.params["slice_sizes"], strict=True):
+    for i, (axis, size) in enumerate(
+        zip(x.axes, eqn.params["slice_sizes"], strict=True)
+    ):
         if size != length(axis):
-            freeze(axis, "dynamic_slice")
-            axis = fresh(size, "dynamic_slice")
+            interpreter.need_whole(0, x, [i], "dynamic_slice")
+            axis = interpreter.fresh(size, "dynamic_slice")
         axes.append(axis)
     return [AxisValue(tuple(axes), x.leaf)]
 
@@ -42,7 +45,25 @@ def dynamic_slice_values(
     return [equal.move(lambda y: np.broadcast_to(y, shape))]
 
 
-register("dynamic_slice", axes=dynamic_slice_axes, values=dynamic_slice_values)
+def resized_slices(
+    interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
+) -> dict[str, Any]:
+    """Return the sizes of the slices: axes that are taken whole are small."""
+    sizes = [
+        len(interpreter.kept(axis)) if size == length(axis) else size
+        for axis, size in zip(
+            found.operands[0].axes, eqn.params["slice_sizes"], strict=True
+        )
+    ]
+    return {"slice_sizes": tuple(sizes)}
+
+
+register(
+    "dynamic_slice",
+    axes=dynamic_slice_axes,
+    values=dynamic_slice_values,
+    small=run_resized(resized_slices),
+)
 
 
 def gather_axes(
@@ -61,9 +82,9 @@ def gather_axes(
             continue
         whole = size == length(axis)
         if not whole:
-            freeze(axis, "gather")
+            interpreter.need_whole(0, x, [i], "gather")
         if i not in numbers.collapsed_slice_dims:
-            kept.append((i, axis if whole else fresh(size, "gather")))
+            kept.append((i, axis if whole else interpreter.fresh(size, "gather")))
     interpreter.record_role(x, [i for i, _ in kept], "produces")
     # The result has axes of the slices at `offset_dims`; the others are of the batch.
     shape = eqn.outvars[0].aval.shape
@@ -97,7 +118,12 @@ def gather_values(
     return [equal.move(lambda y: np.broadcast_to(y[at].reshape(wide), shape))]
 
 
-register("gather", axes=gather_axes, values=gather_values)
+register(
+    "gather",
+    axes=gather_axes,
+    values=gather_values,
+    small=run_resized(resized_slices),
+)
 
 
 def _taken(eqn: Any, x: PartialValue, *where: PartialValue) -> PartialValue:

@@ -11,8 +11,9 @@ from rmda_jax.shrink.interpret._axes import (
     freeze_all,
     unified_axes,
 )
-from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length
+from rmda_jax.shrink.interpret._index_sets import fresh, length
 from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._small import SmallInterpreter, bind
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -27,8 +28,7 @@ def reduce_axes(
 ) -> list[AxisValue]:
     """Drop the reduced axes, frozen: without a unit the result would be another."""
     reduced = eqn.params["axes"]
-    for i in reduced:
-        freeze(x.axes[i], eqn.primitive.name)
+    interpreter.need_whole(0, x, reduced, eqn.primitive.name)
     kept = [axis for i, axis in enumerate(x.axes) if i not in reduced]
     interpreter.record_role(x, range(len(x.axes)), eqn.primitive.name)
     return [AxisValue(tuple(kept))]
@@ -55,9 +55,11 @@ def cumulative_axes(
     interpreter: AxisInterpreter, eqn: Any, x: AxisValue
 ) -> list[AxisValue]:
     """Freeze the axis along which entries are combined."""
-    del interpreter
-    freeze(x.axes[eqn.params["axis"]], eqn.primitive.name)
-    return [AxisValue(x.axes)]
+    place, axes = eqn.params["axis"], list(x.axes)
+    interpreter.need_whole(0, x, [place], eqn.primitive.name)
+    if interpreter.for_program:
+        axes[place] = fresh(length(axes[place]))
+    return [AxisValue(tuple(axes))]
 
 
 def cumulative_values(
@@ -82,9 +84,12 @@ def sort_axes(
     """Freeze the sorted axis; unify all axes, for the operands are permuted alike."""
     axes = unified_axes(operands)
     # The order depends on the inputs: a position along the axis is no unit.
-    freeze(axes[eqn.params["dimension"]], "sort")
-    for x in operands:
+    place = eqn.params["dimension"]
+    for i, x in enumerate(operands):
+        interpreter.need_whole(i, x, [place], "sort")
         interpreter.record_role(x, range(len(axes)), "sort")
+    if interpreter.for_program:
+        axes[place] = fresh(length(axes[place]))
     return [AxisValue(tuple(axes)) for _ in operands]
 
 
@@ -101,7 +106,17 @@ def sort_values(
     return computed_results(eqn, operands, masks)
 
 
-register("sort", axes=sort_axes, values=sort_values)
+def sort_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[Any]:
+    """Run it as it was; all operands have the same axes, but for uniform ones."""
+    place, axes = eqn.params["dimension"], interpreter.found.results[0].axes
+    arrays = []
+    for x, value in zip(operands, interpreter.found.operands, strict=True):
+        wanted = [*axes[:place], value.axes[place], *axes[place + 1 :]]
+        arrays.append(interpreter.aligned(x, value.axes, wanted))
+    return bind(eqn, arrays)
+
+
+register("sort", axes=sort_axes, values=sort_values, small=sort_small)
 
 
 def pooling_axes(
@@ -115,8 +130,8 @@ def pooling_axes(
     axes = list(x.axes)
     for i, window in enumerate(windows):
         if window != 1 or shape[i] != length(x.axes[i]):
-            freeze(x.axes[i], name)
-            axes[i] = fresh(shape[i], name)
+            interpreter.need_whole(0, x, [i], name)
+            axes[i] = interpreter.fresh(shape[i], name)
     return [AxisValue(tuple(axes)) for _ in eqn.outvars]
 
 

@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, unified_axes
+from rmda_jax.shrink.interpret._axes import (
+    AxisInterpreter,
+    AxisValue,
+    EqnAxes,
+    unified_axes,
+)
 from rmda_jax.shrink.interpret._index_sets import (
     concatenated,
     freeze,
@@ -17,6 +22,7 @@ from rmda_jax.shrink.interpret._index_sets import (
     unify,
 )
 from rmda_jax.shrink.interpret._interpreter import register
+from rmda_jax.shrink.interpret._small import SmallInterpreter, bind, run_resized
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -54,11 +60,19 @@ def reshape_axes(
     return [AxisValue(tuple(axes), x.leaf)]
 
 
+def resized_reshape(
+    interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
+) -> dict[str, Any]:
+    """Return the small shape."""
+    return {"new_sizes": interpreter.shape(found.results[0])}
+
+
 register(
     "reshape",
     axes=reshape_axes,
     values=moved(lambda x, params: x.reshape(params["new_sizes"])),
     views=True,
+    small=run_resized(resized_reshape),
 )
 
 
@@ -94,6 +108,13 @@ def broadcast_axes(
     return [AxisValue(tuple(axes), x.leaf)]
 
 
+def resized_broadcast(
+    interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
+) -> dict[str, Any]:
+    """Return the small shape."""
+    return {"shape": interpreter.shape(found.results[0])}
+
+
 # As `jax.lax.broadcast_in_dim`, but of NumPy arrays, which are not copied.
 def _broadcast(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
     wide = np.ones(len(params["shape"]), int)
@@ -101,7 +122,13 @@ def _broadcast(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
     return np.broadcast_to(x.reshape(wide), params["shape"])
 
 
-register("broadcast_in_dim", axes=broadcast_axes, values=moved(_broadcast), views=True)
+register(
+    "broadcast_in_dim",
+    axes=broadcast_axes,
+    values=moved(_broadcast),
+    views=True,
+    small=run_resized(resized_broadcast),
+)
 
 
 def tile_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
@@ -121,10 +148,12 @@ register(
 
 def rev_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
     """Freeze the axes that are reversed: the last index stands where the first was."""
-    del interpreter
-    for i in eqn.params["dimensions"]:
-        freeze(x.axes[i], eqn.primitive.name)
-    return [AxisValue(x.axes)]
+    places, axes = eqn.params["dimensions"], list(x.axes)
+    interpreter.need_whole(0, x, places, eqn.primitive.name)
+    if interpreter.for_program:
+        for i in places:
+            axes[i] = fresh(length(axes[i]))
+    return [AxisValue(tuple(axes))]
 
 
 register(
@@ -137,17 +166,18 @@ register(
 
 def slice_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
     """Split the index sets at the ends of the slice."""
-    del interpreter
     starts, stops = eqn.params["start_indices"], eqn.params["limit_indices"]
     strides = eqn.params["strides"] or [1] * len(starts)
     axes = []
-    for axis, start, stop, stride in zip(x.axes, starts, stops, strides, strict=True):
+    rows = zip(x.axes, starts, stops, strides, strict=True)
+    for i, (axis, start, stop, stride) in enumerate(rows):
         # Strides pick every second unit or so: which, changes when one goes.
         if stride == 1:
-            axes.append(sliced(axis, start, stop))
+            axes.append(sliced(axis, start, stop, counted=not interpreter.for_program))
         else:
-            freeze(axis, "a slice with strides")
-            axes.append(fresh(-(-(stop - start) // stride), "a slice with strides"))
+            reason = "a slice with strides"
+            interpreter.need_whole(0, x, [i], reason)
+            axes.append(interpreter.fresh(-(-(stop - start) // stride), reason))
     return [AxisValue(tuple(axes), x.leaf)]
 
 
@@ -158,16 +188,36 @@ def _slice(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
     ]
 
 
-register("slice", axes=slice_axes, values=moved(_slice), views=True)
+def resized_slice(
+    interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
+) -> dict[str, Any]:
+    """Return how many positions that stay lie before the ends of the slice."""
+    starts, stops = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
+    whole = interpreter.axes.read_whole.get(interpreter.path, {}).get(0, [])
+    for i, axis in enumerate(found.operands[0].axes):
+        if i not in whole:
+            kept = interpreter.kept(axis)
+            starts[i], stops[i] = map(int, np.searchsorted(kept, (starts[i], stops[i])))
+    return {"start_indices": tuple(starts), "limit_indices": tuple(stops)}
+
+
+register(
+    "slice",
+    axes=slice_axes,
+    values=moved(_slice),
+    views=True,
+    small=run_resized(resized_slice),
+)
 
 
 def split_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
     """Split the index set of one axis at the ends of the pieces."""
-    del interpreter
     place, results, start = eqn.params["axis"], [], 0
     for size in map(int, eqn.params["sizes"]):
         axes = list(x.axes)
-        axes[place] = sliced(axes[place], start, start + size)
+        axes[place] = sliced(
+            axes[place], start, start + size, counted=not interpreter.for_program
+        )
         results.append(AxisValue(tuple(axes), x.leaf))
         start += size
     return results
@@ -183,7 +233,18 @@ def split_values(
     return [x.move(pieces(i)) for i in range(len(ends))]
 
 
-register("split", axes=split_axes, values=split_values)
+def resized_split(
+    interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
+) -> dict[str, Any]:
+    """Return the sizes of the pieces."""
+    place = eqn.params["axis"]
+    sizes = [len(interpreter.kept(result.axes[place])) for result in found.results]
+    return {"sizes": tuple(sizes)}
+
+
+register(
+    "split", axes=split_axes, values=split_values, small=run_resized(resized_split)
+)
 
 
 def concatenate_axes(
@@ -211,7 +272,24 @@ def concatenate_values(
     return [_combined(concatenate, operands)]
 
 
-register("concatenate", axes=concatenate_axes, values=concatenate_values)
+def concatenate_small(
+    interpreter: SmallInterpreter, eqn: Any, *operands: Any
+) -> list[Any]:
+    """Run it as it was; the other axes of all operands are the same."""
+    place, axes = eqn.params["dimension"], interpreter.found.results[0].axes
+    arrays = []
+    for x, value in zip(operands, interpreter.found.operands, strict=True):
+        wanted = [*axes[:place], value.axes[place], *axes[place + 1 :]]
+        arrays.append(interpreter.aligned(x, value.axes, wanted))
+    return bind(eqn, arrays)
+
+
+register(
+    "concatenate",
+    axes=concatenate_axes,
+    values=concatenate_values,
+    small=concatenate_small,
+)
 
 
 def stack_axes(
@@ -233,7 +311,15 @@ def stack_values(
     return [_combined(stack, operands)]
 
 
-register("stack", axes=stack_axes, values=stack_values)
+def stack_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[Any]:
+    """Run it as it was; all operands have the same axes, but for uniform ones."""
+    place, axes = eqn.params["axis"], interpreter.found.results[0].axes
+    wanted = [*axes[:place], *axes[place + 1 :]]
+    rows = zip(operands, interpreter.found.operands, strict=True)
+    return bind(eqn, [interpreter.aligned(x, v.axes, wanted) for x, v in rows])
+
+
+register("stack", axes=stack_axes, values=stack_values, small=stack_small)
 
 
 def unstack_axes(
@@ -262,14 +348,14 @@ def pad_axes(
     interpreter: AxisInterpreter, eqn: Any, x: AxisValue, fill: AxisValue
 ) -> list[AxisValue]:
     """Pass on the axes that are not padded."""
-    del interpreter, fill
+    del fill
     axes = []
     config, shape = eqn.params["padding_config"], eqn.outvars[0].aval.shape
-    for axis, padding, n in zip(x.axes, config, shape, strict=True):
+    for i, (axis, padding, n) in enumerate(zip(x.axes, config, shape, strict=True)):
         if any(padding):
             # How much is padded may be the function's own number.
-            freeze(axis, "pad")
-            axis = fresh(n, "pad")
+            interpreter.need_whole(0, x, [i], "pad")
+            axis = interpreter.fresh(n, "pad")
         axes.append(axis)
     return [AxisValue(tuple(axes))]
 
@@ -291,10 +377,9 @@ register("pad", axes=pad_axes, values=pad_values)
 
 def iota_axes(interpreter: AxisInterpreter, eqn: Any) -> list[AxisValue]:
     """Freeze the axis whose positions are numbered: a number counts those before it."""
-    del interpreter
+    axes = [uniform(n) for n in eqn.outvars[0].aval.shape]
     place = eqn.params["dimension"]
-    shape = eqn.outvars[0].aval.shape
-    axes = [fresh(n, "iota") if i == place else uniform(n) for i, n in enumerate(shape)]
+    axes[place] = interpreter.fresh(eqn.outvars[0].aval.shape[place], "iota")
     return [AxisValue(tuple(axes))]
 
 

@@ -54,6 +54,11 @@ KNOWN = {
     ),
     "not finite": (lambda k, x: jnp.log(k), 8),
     "integers": (lambda k, x: k.astype(int) + jnp.arange(4), 12),
+    "bits": (
+        lambda k, x: lax.bitcast_convert_type(jnp.concatenate([k, x]), jnp.int32),
+        12,
+    ),
+    "bits of pieces": (lambda k, x: lax.bitcast_convert_type(k * x, jnp.int16), 0),
     "loop": (lambda k, x: lax.fori_loop(0, 3, lambda i, h: h * x, k), 4),
     "loop that ends": (
         lambda k, x: lax.while_loop(

@@ -1,0 +1,334 @@
+"""The function of the small params, from a plan: its jaxpr on what is left."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rmda_jax._types import Params, Shape, shape_dtype_of
+from rmda_jax.shrink._checks import check_call
+from rmda_jax.shrink._plan import Plan, evaluated
+from rmda_jax.shrink._removal import removed_entries
+from rmda_jax.shrink._trace import Traced, followed
+from rmda_jax.shrink.interpret._interpreter import Path
+from rmda_jax.shrink.interpret._small import (
+    CannotShrinkError,
+    SmallInterpreter,
+    removed_units,
+)
+from rmda_jax.specs._names import leaf_names
+
+# What may differ between shapes and dtypes, and changes no values.
+_UNCOUNTED = (
+    "broadcast_in_dim reshape squeeze transpose copy convert_element_type".split()
+)
+
+
+class ProgramEquation(NamedTuple):
+    """An equation of a program that touches units which are removed.
+
+    Attributes:
+      primitive: Of the equation.
+      where: File and line that made it; "" if not known.
+      before: The entries of its operands and results in the function.
+      after: Those in the program.
+      whole: Whether it runs at its old size along an axis that is smaller elsewhere.
+      fixed: Whether it reads values of removed units that follow from params which
+        stay: they are those of the params that were planned, also in training.
+    """
+
+    primitive: str
+    where: str
+    before: int
+    after: int
+    whole: bool
+    fixed: bool
+
+
+class _Specialized(NamedTuple):
+    """A function traced at some shapes, and what is left of its jaxpr."""
+
+    closed: Any
+    out_tree: Any
+    small: SmallInterpreter
+    labels: list[str]
+    needs_values: bool
+    fixed: frozenset[Path]
+
+
+class Program:
+    """A pure function of the small params and the inputs; made by `program`.
+
+    It can be jitted, mapped, differentiated and exported. For inputs of other shapes
+    the function is traced anew.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        fn: Callable[..., Any],
+        params: Params,
+        inputs: tuple[Any, ...],
+    ) -> None:
+        self._plan, self._fn = plan, fn
+        self._params, self._labels = params, None
+        leaves, treedef = jax.tree.flatten(params)
+        names = leaf_names(params)
+        dtypes = [shape_dtype_of(x)[1] for x in leaves]
+        found = self._specialize(names, treedef, dtypes, inputs)
+        self._labels, self._equations = found.labels, tuple(_equations(found))
+        if not found.needs_values:
+            self._params = None
+        self._run = jax.jit(self._evaluate)
+
+    def __call__(self, small_params: Params, *inputs: Any) -> Any:
+        """Return what the function returned of the params that were planned."""
+        return self._run(small_params, *inputs)
+
+    def report(self) -> tuple[ProgramEquation, ...]:
+        """Return the equations that touch removed units, the largest first."""
+        return self._equations
+
+    def __str__(self) -> str:
+        whole = [x for x in self._equations if x.whole]
+        before, after = (sum(x[i] for x in self._equations) for i in (2, 3))
+        lines = [
+            f"{len(self._equations) - len(whole)} equations run small, "
+            f"{len(whole)} at full size: {before:,} entries before, {after:,} after"
+        ]
+        lines += [f"  {_label(x)}: {x.after:,} entries" for x in whole]
+        lines += [
+            f"  {_label(x)} reads removed values that follow from params which stay: "
+            "they are those of the params that were planned, also in training"
+            for x in self._equations
+            if x.fixed
+        ]
+        if self._params is not None:
+            lines.append("the full params are kept, to know removed values")
+        return "\n".join(lines)
+
+    def _evaluate(self, small_params: Params, *inputs: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(small_params)
+        names = leaf_names(small_params)
+        _check_small(self._plan, names, leaves)
+        found = self._specialize(names, treedef, [x.dtype for x in leaves], inputs)
+        args = [*leaves, *jax.tree.leaves(inputs)]
+        out = found.small.at(()).eval_closed_jaxpr(found.closed, args)
+        return jax.tree.unflatten(found.out_tree, out)
+
+    def _specialize(
+        self, names: list[str], treedef: Any, dtypes: Sequence[Any], inputs: Any
+    ) -> _Specialized:
+        """Trace the function at the shapes of some inputs."""
+        specs = [
+            jax.ShapeDtypeStruct(self._plan.shapes[name], dtype)
+            for name, dtype in zip(names, dtypes, strict=True)
+        ]
+        # What is computed here is known while tracing: nothing of it is traced.
+        with jax.ensure_compile_time_eval():
+            params = treedef.unflatten(specs)
+            return self._traced(names, params, jax.tree.map(_spec, inputs))
+
+    def _traced(self, names: list[str], params: Params, inputs: Any) -> _Specialized:
+        closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
+        labels = list(_labels(closed.jaxpr))
+        if self._labels is not None and labels != self._labels:
+            raise ValueError(
+                f"`fn` must consist of the same equations at {_shapes(inputs)} as "
+                "where it was planned: what is zero in others is not known. Call "
+                "`plan` and `program` with inputs of these shapes."
+            )
+        found = followed(closed, names, for_program=True)
+        masks = [
+            *_removed_positions(self._plan, names),
+            *([np.zeros(n, bool) for n in x.shape] for x in jax.tree.leaves(inputs)),
+        ]
+        try:
+            removed = removed_units(found.inputs, masks)
+        except CannotShrinkError as error:
+            raise ValueError(
+                f"`plan` does not fit `fn` at {_shapes(inputs)}: {error} Call `plan` "
+                "with this function and inputs of these shapes."
+            ) from None
+        small = SmallInterpreter(found.axes, removed)
+        needs_values = any(map(small.readings, found.axes.read_whole))
+        fixed = self._know(found, small) if needs_values else frozenset()
+        tree = jax.tree.structure(shape)
+        return _Specialized(closed, tree, small, labels, needs_values, fixed)
+
+    def _know(self, found: Traced, small: SmallInterpreter) -> frozenset[Path]:
+        """Find the values that equations read where units are removed.
+
+        They follow from what is removed of the params, as a rule. The paths of the
+        equations are returned for which they follow from what stays, too.
+        """
+        leaves = jax.tree.leaves(self._params)
+        if not leaves or any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
+            raise ValueError(
+                "`params` must have values: an equation reads units that are removed. "
+                "Call `program` with the params that were planned."
+            )
+        stays = [
+            ~removed_entries(value.axes, small.removed, small.old_shape(value))
+            for value in found.leaves
+        ]
+        of_removed = evaluated(found, leaves, stays).operands
+        small.known = of_planned = evaluated(found, leaves).operands
+        for path in found.axes.read_whole:
+            small.check(path)
+        small.known = of_removed
+        fixed = [
+            (path, number)
+            for path in found.axes.read_whole
+            for number, reading in small.readings(path).items()
+            if not reading.is_known
+        ]
+        small.known = {**of_removed, **{key: of_planned[key] for key in fixed}}
+        return frozenset(path for path, _ in fixed)
+
+
+def program(
+    plan: Plan, fn: Callable[..., Any], params: Params, *inputs: Any, **options: Any
+) -> Program:
+    r"""Return the pure function of the small params.
+
+    It evaluates the jaxpr of ``fn`` on arrays without the removed units. No module
+    takes part: shape checks, sizes of its own, :math:`1/\sqrt d` and the n of a mean do
+    not matter, for all numbers stay what they were.
+
+    Where an equation needs all positions along an axis, as a primitive that is not
+    understood does, its operands are expanded with the values that are known at the
+    removed positions. That is exact and costs what it did: ``str`` says where. Random
+    numbers are drawn at full size, so that dropout drops the same.
+
+    Custom derivatives are kept. For inputs of other shapes ``fn`` is traced anew, and
+    must consist of the same equations.
+
+    Args:
+      plan: What `plan` returned; with ``for_program=True`` more units may go.
+      fn: The function that was planned, called as ``fn(params, *inputs)``.
+      params: The params that were planned. They are kept only if an equation needs
+        values of removed units; else `jax.ShapeDtypeStruct` will do.
+      *inputs: Pytrees of arrays or `jax.ShapeDtypeStruct`; only shapes count.
+      **options: Given to ``fn`` as they are.
+
+    Returns:
+      The function, called as ``small_fn(apply(plan, params), *inputs)``. Its ``str``
+      says which equations run at full size, `Program.report` what all of them cost.
+
+    Raises:
+      ValueError: the plan is not of this function, these params and these inputs; or an
+        equation needs values of removed units that are not known. The message names
+        equation, file and line.
+      TypeError: as in `trace`.
+
+    Examples:
+      >>> from rmda_jax import shrink
+      >>> def four_heads(params, x):
+      ...     h = jnp.tanh((x @ params["in"]).reshape(len(x), 4, 2))
+      ...     return h.reshape(len(x), 8) @ params["out"]
+      >>> params = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2)).at[4:].set(0)}
+      >>> x = jnp.ones((5, 3))
+      >>> plan = shrink.plan(four_heads, params, x, for_program=True)
+      >>> small = shrink.apply(plan, params)
+      >>> small["in"].shape
+      (3, 4)
+      >>> small_fn = shrink.program(plan, four_heads, params, x)
+      >>> jnp.array_equal(small_fn(small, x), four_heads(params, x)).item()
+      True
+    """
+    check_call(fn, params, inputs)
+    names, leaves = leaf_names(params), jax.tree.leaves(params)
+    shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
+    if shapes != plan.shapes:
+        raise ValueError(
+            "`params` must be those that were planned, of the shapes "
+            f"{plan.shapes}, got {shapes}."
+        )
+    return Program(plan, lambda p, *x: fn(p, *x, **options), params, inputs)
+
+
+def _check_small(plan: Plan, names: list[str], leaves: Sequence[Any]) -> None:
+    """Raise if params are not the small ones."""
+    found = {n: np.shape(x) for n, x in zip(names, leaves, strict=True)}
+    if found.keys() != plan.widths.keys():
+        raise ValueError(
+            f"`small_params` must have the leaves {', '.join(plan.widths)}, got "
+            f"{', '.join(found)}."
+        )
+    for name, shape in found.items():
+        if shape != plan.widths[name]:
+            raise ValueError(
+                f"`small_params` must have the plan's shape {plan.widths[name]} of "
+                f"'{name}', got {shape}. Pass `apply(plan, params)`."
+            )
+
+
+def _removed_positions(plan: Plan, names: list[str]) -> Iterator[list[np.ndarray]]:
+    """Yield for every leaf, along each axis, which positions are removed."""
+    for name in names:
+        rows = zip(plan.shapes[name], plan.kept[name], strict=True)
+        yield [~np.isin(np.arange(size), kept) for size, kept in rows]
+
+
+def _spec(x: Any) -> jax.ShapeDtypeStruct:
+    """Return the shape and the dtype of an input."""
+    shape, dtype = shape_dtype_of(x)
+    weak = getattr(getattr(x, "aval", x), "weak_type", False)
+    if not all(isinstance(n, int) for n in shape):
+        raise ValueError(f"inputs must have shapes of numbers, got {shape}.")
+    return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak)
+
+
+def _shapes(inputs: Any) -> str:
+    found: list[Shape] = [x.shape for x in jax.tree.leaves(inputs)]
+    return f"inputs of shapes {', '.join(map(str, found))}"
+
+
+def _labels(jaxpr: Any) -> Iterator[str]:
+    """Yield the primitives of a jaxpr, but those that arrange or cast entries."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name not in _UNCOUNTED:
+            yield eqn.primitive.name
+        for param in eqn.params.values():
+            for x in param if isinstance(param, tuple | list) else (param,):
+                inner = getattr(x, "jaxpr", x)
+                if hasattr(inner, "eqns"):
+                    yield from _labels(inner)
+
+
+def _label(x: ProgramEquation) -> str:
+    return f"{x.primitive} at {x.where}" if x.where else x.primitive
+
+
+def _equations(found: _Specialized) -> Iterator[ProgramEquation]:
+    """Yield what the equations with removed units cost, the most first."""
+    small = found.small
+    callers = {path[:-1] for path in small.axes.eqns}
+    paths = [p for p in small.axes.eqns if p in small.touched and p not in callers]
+    rows = (_equation(small, path, path in found.fixed) for path in paths)
+    yield from sorted(rows, key=lambda x: -x.after)
+
+
+def _equation(small: SmallInterpreter, path: Path, fixed: bool) -> ProgramEquation:
+    """Return what one equation costs."""
+    eqn, operands, results = small.axes.eqns[path]
+    is_taken = any(map(small.is_cut, small.axes.computed_whole.get(path, [])))
+    shapes = [list(small.shape(value)) for value in (*operands, *results)]
+    before = [small.old_shape(value) for value in (*operands, *results)]
+    readings = {i: x for i, x in small.readings(path).items() if not x.is_neutral}
+    for number, reading in readings.items():
+        for i in reading.places:
+            shapes[number][i] = before[number][i]
+    if is_taken:
+        shapes[len(operands) :] = map(list, before[len(operands) :])
+    return ProgramEquation(
+        eqn.primitive.name,
+        small.axes.line(path),
+        sum(map(math.prod, before)),
+        sum(map(math.prod, shapes)),
+        bool(readings) or is_taken,
+        fixed,
+    )
