@@ -239,14 +239,16 @@ def _line(
     if not best:
         return f"| {name} | {asked:.0%} | {reached} | none so small | | |"
     off = 100 * (test(budget) - test(best))
-    half = T_FOUR * off.std(ddof=1) / np.sqrt(len(off))
+    spread = off.std(ddof=1) if len(off) > 1 else np.nan
+    half = T_FOUR * spread / np.sqrt(len(off))
     rival = f"{best[0]['strength']:.1e}: {units(best)} | {_mean(test(best))}"
     difference = f"{off.mean():+.2f} ± {half:.2f} points"
     return f"| {name} | {asked:.0%} | {reached} | {rival} | {difference} |"
 
 
 def _mean(shares: Any) -> str:
-    return f"{100 * np.mean(shares):.2f} ± {100 * np.std(shares, ddof=1):.2f} %"
+    spread = 100 * np.std(shares, ddof=1) if len(shares) > 1 else np.nan
+    return f"{100 * np.mean(shares):.2f} ± {spread:.2f} %"
 
 
 if __name__ == "__main__":
