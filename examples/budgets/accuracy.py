@@ -202,10 +202,10 @@ def read() -> list[dict[str, Any]]:
 def report() -> None:
     """Print, for each network and size, what a budget and the best strength reach."""
     rows = read()
-    print(
-        "| network | asked | budget: units | test | best fixed strength: units | test"
-    )
-    print("| difference |\n|---|---|---|---|---|---|---|")
+    print(f"{len({row['seed'] for row in rows})} of {len(SEEDS)} seeds")
+    columns = "network, asked, budget: units, test, best fixed strength: units, test"
+    names = [*columns.split(", "), "difference"]
+    print("|".join(["", *names, ""]), "|".join(["", *["---"] * 7, ""]), sep="\n")
     for name in dict.fromkeys(row["network"] for row in rows):
         of_network = [row for row in rows if row["network"] == name]
         fixed = {

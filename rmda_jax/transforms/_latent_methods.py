@@ -35,6 +35,10 @@ def aprox(
     without its growing step and its averaging, see `rmda`. So the pull to zero grows
     without end, and the latent weights with it.
 
+    Heavy-ball momentum :math:`\mu` inside takes every gradient :math:`1/(1-\mu)` times,
+    and gamma grows by the learning rate once: the strength then counts for
+    :math:`1 - \mu` of what it says, as in PAT. Momentum that averages does not do this.
+
     Args:
       inner: As in `latent`.
       learning_rate: :math:`\eta_t \ge 0`, that of ``inner``.

@@ -146,9 +146,9 @@ def metric_critical_strengths(
     rows = list(zip(*operands, squares, strict=True))
 
     def center_and_metric(zero: jax.Array, *row: jax.Array) -> tuple[Any, Any]:
-        *row, u = row
+        *given, u = row
         d = metric(u + zero.astype(u.dtype))
-        return center(*row, d), d
+        return center(*given, d), d
 
     def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
         found, zero = [], jnp.zeros((), jnp.int32)
@@ -170,8 +170,8 @@ def _anew(fn: Callable[..., Any], *operands: jax.Array) -> Any:
     leaves use into an array as large as a leaf.
     """
     closed, scalars = jax.closure_convert(fn, *operands)
-    *operands, scalars = recomputed(*operands, tuple(scalars))
-    return closed(*operands, *scalars)
+    *anew, scalars = recomputed(*operands, tuple(scalars))
+    return closed(*anew, *scalars)
 
 
 def _each_once(rules: Sequence[LeafRule]) -> list[LeafRule]:
