@@ -240,7 +240,7 @@ def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
         for place in found.axes.read_whole[path][number]:
             unknown = ~_constant_along(x, place)
             for atom, positions in atoms_of(operands[number].axes[place]):
-                units = unknown[positions].any(axis=1)
+                units = np.asarray(unknown[positions].any(axis=1))
                 before, first = result.get(atom, (units, label))
                 result[atom] = before | units, first if before.any() else label
     return result

@@ -93,7 +93,8 @@ class Program:
 
     def __str__(self) -> str:
         whole = [x for x in self._equations if x.whole]
-        before, after = (sum(x[i] for x in self._equations) for i in (2, 3))
+        before = sum(x.before for x in self._equations)
+        after = sum(x.after for x in self._equations)
         lines = [
             f"{len(self._equations) - len(whole)} equations run small, "
             f"{len(whole)} at full size: {before:,} entries before, {after:,} after"

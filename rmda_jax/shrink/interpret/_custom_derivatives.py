@@ -153,7 +153,7 @@ def with_vjp(
         found = iter(derivative()[1](args, [inputs[i] for i in moving]))
         return tuple(next(found) if i in moving else None for i in range(len(inputs)))
 
-    run.defvjp(forward, backward)
+    _ = run.defvjp(forward, backward)
     return run(*operands)
 
 

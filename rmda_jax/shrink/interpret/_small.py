@@ -271,7 +271,7 @@ def removed_units(
     for axis, mask in zip(axes, along, strict=True):
         for atom, positions in atoms_of(axis):
             # Along an axis of a product of atoms others are removed with their units.
-            removed = mask[positions].all(axis=1)
+            removed = np.asarray(mask[positions].all(axis=1))
             found[atom] = found.get(atom, False) | removed
     for axis, mask in zip(axes, along, strict=True):
         if (removed_along(axis, found) != mask).any():
