@@ -124,7 +124,7 @@ def test_random_networks(book, seed):
 
 @pytest.mark.long
 @no_warning
-@settings(max_examples=150, **RANDOM)
+@settings(max_examples=100, **RANDOM)
 @given(book=books(), seed=st.integers(0, 2**16))
 def test_many_random_networks(book, seed):
     try_random(book, seed)
@@ -446,7 +446,7 @@ def test_transformers_in_nnx(name):
     x = normal(*shape) if name == "vision" else jnp.arange(10).reshape(2, 5) % 7
     fn = lambda p, x: nnx.merge(graph, p)(x)
     params = imposed(fn, params, x)
-    check(fn, params, x, other=x[:1])
+    check(fn, params, x, other=None if name == "vision" else x[:1])
 
 
 def test_the_program_is_kept_in_a_file_without_the_params(tmp_path):
