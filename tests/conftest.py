@@ -24,8 +24,9 @@ _FLAGS = {
 # small arrays; at night as users compile them. Measured on the law of `jit`: 6 s of a
 # core in place of 18; on `jax.random.uniform` of four axes, 0.2 s in place of 8.
 if "RMDA_LONG" not in os.environ:
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    jax.config.update("jax_disable_most_optimizations", True)
+    if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for other processes
+        jax.config.update("jax_disable_most_optimizations", True)
     # XLA aborts on flags that it does not know: ask again before adding a version.
     if (0, 6) <= jax.__version_info__ < (0, 11):
         _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
