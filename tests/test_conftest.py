@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests._optimized import NAME, optimized
 from tests._x64 import float64
 
 
@@ -28,3 +29,11 @@ def test_compiled_programs_are_shared_with_other_workers():
     assert folder == os.environ["JAX_COMPILATION_CACHE_DIR"]
     _ = jax.jit(jnp.sin).lower(jnp.ones(17)).compile()
     assert any(Path(folder).glob("*-cache"))
+
+
+def test_programs_are_optimized_for_as_long_as_a_block():
+    before = jax.config.read(NAME)
+    assert before == (os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0") == "1")
+    with optimized():
+        assert not jax.config.read(NAME)
+    assert jax.config.read(NAME) == before

@@ -15,7 +15,7 @@ import optax
 
 import rmda_jax as rj
 
-N_CASES = 3000 if "RMDA_LONG" in os.environ else 8
+N_CASES = 3000 if "RMDA_LONG" in os.environ else 5
 
 # Few shapes, for every other compiles its own operations. All proxes are continuous:
 # rounding cannot move a result by more than itself.
