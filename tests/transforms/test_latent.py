@@ -49,8 +49,9 @@ def history(tx, params, grads):
 @pytest.mark.parametrize("inner", INNER)
 def test_leaves_without_a_regularizer_follow_the_inner_optimizer_alone(method, inner):
     tx = METHODS[method](INNER[inner](), GROUPS, 0.3)
-    params, state = run(tx, start(), gradients())
-    alone, _ = run(INNER[inner](), start(), gradients())
+    # Eagerly: two compiled programs may round differently.
+    params, state = run(tx, start(), gradients(2), eager=True)
+    alone, _ = run(INNER[inner](), start(), gradients(2), eager=True)
     for name in ("conv", "head"):
         assert_equal(params[name]["bias"], alone[name]["bias"])
         assert np.any(np.asarray(params[name]["kernel"] != alone[name]["kernel"]))
