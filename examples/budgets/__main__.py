@@ -9,17 +9,18 @@ what it left: units of the rules, weights of all leaves, FLOPs by the compiler's
 """
 
 import collections
+import dataclasses
 import json
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tyro
 from flax import nnx
 
 import rmda_jax as rj
@@ -139,7 +140,15 @@ def n_flops(fn: Callable[..., Any], params: Any, x: jax.Array) -> float:
     return jax.jit(fn).lower(params, x).compile().cost_analysis()["flops"]
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The arguments of the command line."""
+
+    what: tyro.conf.Positional[Literal["run", "report"]] = "run"
+    """Print the missing runs, a line of JSON each, or the table of all."""
+
+
+def run() -> None:
     """Make the runs that are missing in the results, a line for each."""
     done = {(r["model"], r["kind"], r["method"]) for r in read()}
     for name, make in models().items():
@@ -158,12 +167,12 @@ def main() -> None:
         for kind, method in missing:
             with_costs = {} if kind == "groups" else {"costs": costs}
 
-            def run(kept: jax.Array) -> Any:
+            def trained(kept: jax.Array) -> Any:
                 when = {"start_step": 0, "ramp_steps": STEPS // 2}
                 budget = rj.budget(**{kind: kept}, **when, **with_costs)  # noqa: B023
                 return train(model, method, rules, budget)  # noqa: B023
 
-            trees, losses = jax.jit(jax.vmap(run))(jnp.asarray(KEPT))
+            trees, losses = jax.jit(jax.vmap(trained))(jnp.asarray(KEPT))
             for i, kept in enumerate(KEPT):
                 params = jax.tree.map(lambda x: x[i], trees)  # noqa: B023
                 row = {"model": name, "kind": kind, "method": method, "asked": kept}
@@ -204,4 +213,4 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    report() if sys.argv[1:] == ["report"] else main()
+    {"run": run, "report": report}[tyro.cli(Config, description=__doc__).what]()

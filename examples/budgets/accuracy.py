@@ -14,17 +14,18 @@ the mean difference (Student's t, five seeds) does not lie below 0.
     python -m examples.budgets.accuracy report
 """
 
+import dataclasses
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tyro
 from flax import nnx
 
 import rmda_jax as rj
@@ -182,7 +183,15 @@ def runs(name: str, network: Network, seed: int) -> Iterator[dict[str, Any]]:
             yield row(kind, value, jax.tree.map(lambda x: x[i], trees))  # noqa: B023
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The arguments of the command line."""
+
+    what: tyro.conf.Positional[Literal["run", "report"]] = "run"
+    """Print the missing runs, a line of JSON each, or the table of all."""
+
+
+def run() -> None:
     """Make the runs that are missing in the results, a line for each."""
     done = {(r["network"], r["seed"]) for r in read() if r.get("asked") == ASKED[-1]}
     for seed in SEEDS:
@@ -252,4 +261,4 @@ def _mean(shares: Any) -> str:
 
 
 if __name__ == "__main__":
-    report() if sys.argv[1:] == ["report"] else main()
+    {"run": run, "report": report}[tyro.cli(Config, description=__doc__).what]()

@@ -133,7 +133,8 @@ def test_a_run_resumes_to_the_same_bits(loop, tmp_path, monkeypatch):
         options = Options(
             epochs=4, seeds=2, loop=loop, logs=folder, out=folder, checkpoint_every=0
         )
-        return runs.run(TASK, "rmda", options, strength=STRENGTH)
+        with optimized():  # other programs gave other sums of a convolution, once
+            return runs.run(TASK, "rmda", options, strength=STRENGTH)
 
     whole = run(tmp_path / "whole")
 
