@@ -66,6 +66,20 @@ def check_call(
             )
 
 
+def check_values(params: Any) -> None:
+    """Raise if params are abstract arrays, or none at all.
+
+    Raises:
+      TypeError: a leaf has no values.
+    """
+    for leaf in jax.tree.leaves(params):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            raise TypeError(
+                f"`params` must hold arrays with values, got {type(leaf).__name__}. "
+                "Zeros are looked for; the couplings of shapes alone are `trace`'s."
+            )
+
+
 def _check_function(fn: Any, name: str, alone: bool) -> None:
     """Raise for a module, given ``alone`` with one array or with others."""
     if not callable(fn):

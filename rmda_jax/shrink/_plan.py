@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
-from rmda_jax.shrink._checks import check_call
+from rmda_jax.shrink._checks import check_call, check_values
 from rmda_jax.shrink._removal import Contraction, Removal, Terms
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
 from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
 from rmda_jax.shrink._width_dependence import width_dependent
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks, atoms_of
+from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -168,21 +169,12 @@ def plan(
       (4, 2)
     """
     check_call(fn, params, inputs)
-    for leaf in jax.tree.leaves(params):
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
-            raise TypeError(
-                f"`params` must hold arrays with values, got {type(leaf).__name__}. "
-                "`plan` looks for zeros; the couplings of shapes alone are `trace`'s."
-            )
+    check_values(params)
     found = traced(fn, params, *inputs, for_program=for_program, **options)
     leaves = jax.tree.leaves(params)
     shapes = dict(zip(found.names, (shape_dtype_of(x)[0] for x in leaves), strict=True))
     values = evaluated(found, leaves)
-    contractions = {
-        path: Contraction(eqn, values.contractions.get(path))
-        for path, eqn in found.axes.eqns.items()
-        if eqn.eqn.primitive.name in ("dot_general", "conv_general_dilated")
-    }
+    contractions = contractions_of(found, values)
     candidates = _candidates(found, leaves, couplings)
     not_known = _not_known(found, values)
     for atom in candidates.keys() & not_known.keys():
@@ -229,7 +221,10 @@ def _made(
     """Return the plan, and warn of what is zero."""
     cuts = _cuts(found, removal, kept, not_known or {})
     warn_of_zeros(_all_zero(cuts), stacklevel=3)
-    return Plan(cuts, _folds(removal, shapes), shapes, **fields)
+    folds = folds_of(removal, removal.removed, shapes)
+    if isinstance(folds, Contraction):
+        raise RuntimeError(f"units behind {folds.label} were removed, and are needed.")
+    return Plan(cuts, folds, shapes, **fields)
 
 
 def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
@@ -267,11 +262,22 @@ def _all_zero(cuts: Sequence[GroupCut]) -> list[str]:
     return [cut.name for cut in cuts if cut.all_zero]
 
 
-def _folds(removal: Removal, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
-    """Return what the biases take, each of the shape of its leaf."""
-    found = removal.folds(removal.removed)
+def contractions_of(found: Traced, values: ValueInterpreter) -> dict[Path, Contraction]:
+    """Return all sums over units, with what is known of their operands."""
+    return {
+        path: Contraction(eqn, values.contractions.get(path))
+        for path, eqn in found.axes.eqns.items()
+        if eqn.eqn.primitive.name in ("dot_general", "conv_general_dilated")
+    }
+
+
+def folds_of(
+    removal: Removal, removed: UnitMasks, shapes: dict[str, Shape]
+) -> dict[str, np.ndarray] | Contraction:
+    """Return what biases take, each of its leaf's shape; or a sum that none takes."""
+    found = removal.folds(removed)
     if isinstance(found, Contraction):
-        raise RuntimeError(f"units behind {found.label} were removed, and are needed.")
+        return found
     folds = {}
     for name, fold in found.items():
         folds[name] = np.zeros(shapes[name], fold.dtype)

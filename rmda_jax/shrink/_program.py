@@ -1,29 +1,27 @@
 """The function of the small params, from a plan: its jaxpr on what is left."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
-from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._plan import Plan, evaluated
-from rmda_jax.shrink._removal import removed_entries
+from rmda_jax.shrink._checks import check_call, check_values
+from rmda_jax.shrink._plan import Plan, contractions_of, evaluated, folds_of
+from rmda_jax.shrink._removal import Contraction, Removal, removed_entries
 from rmda_jax.shrink._trace import Traced, followed
 from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.shrink.interpret._small import (
+    KEEP,
     CannotShrinkError,
     SmallInterpreter,
     removed_units,
 )
+from rmda_jax.shrink.interpret._values import ValueInterpreter
 from rmda_jax.specs._names import leaf_names
-
-# What may differ between shapes and dtypes, and changes no values.
-_UNCOUNTED = (
-    "broadcast_in_dim reshape squeeze transpose copy convert_element_type".split()
-)
 
 
 class ProgramEquation(NamedTuple):
@@ -53,16 +51,29 @@ class _Specialized(NamedTuple):
     closed: Any
     out_tree: Any
     small: SmallInterpreter
-    labels: list[str]
-    needs_values: bool
+    needs_stays: bool  # values of what stays, beside those of what is removed
     fixed: frozenset[Path]
+
+
+class _Removed(NamedTuple):
+    """The removed entries of a leaf, in the place of its values."""
+
+    values: np.ndarray  # (n,)
+    mask: np.ndarray  # bool, of the leaf's shape
+
+    @property
+    def leaf(self) -> np.ndarray:
+        """The leaf, with zeros for what stays."""
+        x = np.zeros(self.mask.shape, self.values.dtype)
+        x[self.mask] = self.values
+        return x
 
 
 class Program:
     """A pure function of the small params and the inputs; made by `program`.
 
     It can be jitted, mapped, differentiated and exported. For inputs of other shapes
-    the function is traced anew.
+    the function is traced anew, and what the plan removes is proved anew.
     """
 
     def __init__(
@@ -73,14 +84,16 @@ class Program:
         inputs: tuple[Any, ...],
     ) -> None:
         self._plan, self._fn = plan, fn
-        self._params, self._labels = params, None
         leaves, treedef = jax.tree.flatten(params)
         names = leaf_names(params)
         dtypes = [shape_dtype_of(x)[1] for x in leaves]
+        self._leaves: list[Any] = leaves
         found = self._specialize(names, treedef, dtypes, inputs)
-        self._labels, self._equations = found.labels, tuple(_equations(found))
-        if not found.needs_values:
-            self._params = None
+        self._equations = tuple(_equations(found))
+        self._is_whole = found.needs_stays
+        if not found.needs_stays:
+            rows = zip(leaves, _removed_masks(plan, names), strict=True)
+            self._leaves = [_Removed(np.asarray(x)[mask], mask) for x, mask in rows]
         self._run = jax.jit(self._evaluate)
 
     def __call__(self, small_params: Params, *inputs: Any) -> Any:
@@ -106,7 +119,7 @@ class Program:
             for x in self._equations
             if x.fixed
         ]
-        if self._params is not None:
+        if self._is_whole:
             lines.append("the full params are kept, to know removed values")
         return "\n".join(lines)
 
@@ -134,51 +147,49 @@ class Program:
 
     def _traced(self, names: list[str], params: Params, inputs: Any) -> _Specialized:
         closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
-        labels = list(_labels(closed.jaxpr))
-        if self._labels is not None and labels != self._labels:
-            raise ValueError(
-                f"`fn` must consist of the same equations at {_shapes(inputs)} as "
-                "where it was planned: what is zero in others is not known. Call "
-                "`plan` and `program` with inputs of these shapes."
-            )
         found = followed(closed, names, for_program=True)
         masks = [
             *_removed_positions(self._plan, names),
             *([np.zeros(n, bool) for n in x.shape] for x in jax.tree.leaves(inputs)),
         ]
         try:
-            removed = removed_units(found.inputs, masks)
+            small = SmallInterpreter(found.axes, removed_units(found.inputs, masks))
+            return self._proved(found, small, jax.tree.structure(shape))
         except CannotShrinkError as error:
             raise ValueError(
                 f"`plan` does not fit `fn` at {_shapes(inputs)}: {error} Call `plan` "
-                "with this function and inputs of these shapes."
+                "and `program` with this function, and inputs of these shapes."
             ) from None
-        small = SmallInterpreter(found.axes, removed)
-        needs_values = any(map(small.readings, found.axes.read_whole))
-        fixed = self._know(found, small) if needs_values else frozenset()
-        tree = jax.tree.structure(shape)
-        return _Specialized(closed, tree, small, labels, needs_values, fixed)
 
-    def _know(self, found: Traced, small: SmallInterpreter) -> frozenset[Path]:
-        """Find the values that equations read where units are removed.
+    def _proved(
+        self, found: Traced, small: SmallInterpreter, out_tree: Any
+    ) -> _Specialized:
+        """Find the values of removed units, and prove that nothing else needs them.
 
-        They follow from what is removed of the params, as a rule. The paths of the
-        equations are returned for which they follow from what stays, too.
+        They follow from what is removed of the params, as a rule. If not they are those
+        of the params that were planned.
         """
-        leaves = jax.tree.leaves(self._params)
-        if not leaves or any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
-            raise ValueError(
-                "`params` must have values: an equation reads units that are removed. "
-                "Call `program` with the params that were planned."
-            )
         stays = [
             ~removed_entries(value.axes, small.removed, small.old_shape(value))
             for value in found.leaves
         ]
-        of_removed = evaluated(found, leaves, stays).operands
-        small.known = of_planned = evaluated(found, leaves).operands
-        for path in found.axes.read_whole:
-            small.check(path)
+        specs = [x.aval for x in found.closed.jaxpr.invars]
+        leaves = [
+            jnp.asarray(x.leaf if isinstance(x, _Removed) else x).astype(spec.dtype)
+            for x, spec in zip(self._leaves, specs, strict=False)
+        ]
+        values = evaluated(found, leaves, stays)
+        small.known = values.operands
+        failure = self._failure(found, small, values)
+        if not failure:
+            return _Specialized(found.closed, out_tree, small, False, frozenset())
+        if isinstance(self._leaves[0], _Removed):
+            raise CannotShrinkError(failure)
+        planned = evaluated(found, leaves)
+        of_removed, small.known = small.known, planned.operands
+        failure = self._failure(found, small, planned)
+        if failure:
+            raise CannotShrinkError(failure)
         small.known = of_removed
         fixed = [
             (path, number)
@@ -186,8 +197,34 @@ class Program:
             for number, reading in small.readings(path).items()
             if not reading.is_known
         ]
-        small.known = {**of_removed, **{key: of_planned[key] for key in fixed}}
-        return frozenset(path for path, _ in fixed)
+        small.known = {**of_removed, **{key: planned.operands[key] for key in fixed}}
+        paths = frozenset(path for path, _ in fixed)
+        return _Specialized(found.closed, out_tree, small, True, paths)
+
+    def _failure(
+        self, found: Traced, small: SmallInterpreter, values: ValueInterpreter
+    ) -> str:
+        """Return what needs a removed unit; "" if nothing does."""
+        for path in found.axes.read_whole:
+            for reading in small.readings(path).values():
+                if not reading.is_known:
+                    return (
+                        f"{found.axes.label(path)} reads units that are removed, and "
+                        f"their values are not known. {KEEP}"
+                    )
+        # All removed units at once: where their terms of every sum are zero, or taken
+        # by the biases that took them, what stays is as it was.
+        removal = Removal(contractions_of(found, values), values, candidates={})
+        for contraction in removal.contractions.values():
+            for atom, terms in contraction.terms(small.removed):
+                if (small.removed.get(atom, False) & ~terms.constant).any():
+                    return f"{contraction.label} reads units that are removed. {KEEP}"
+        folds = folds_of(removal, small.removed, self._plan.shapes)
+        if isinstance(folds, Contraction):
+            return f"{folds.label} sums constants of removed units. {KEEP}"
+        if not _same(folds, self._plan.folds):
+            return "biases take other constants of removed units than in the plan."
+        return ""
 
 
 def program(
@@ -205,13 +242,14 @@ def program(
     numbers are drawn at full size, so that dropout drops the same.
 
     Custom derivatives are kept. For inputs of other shapes ``fn`` is traced anew, and
-    must consist of the same equations.
+    that nothing needs what is removed is proved anew: a call that cannot be right
+    raises.
 
     Args:
       plan: What `plan` returned; with ``for_program=True`` more units may go.
       fn: The function that was planned, called as ``fn(params, *inputs)``.
-      params: The params that were planned. They are kept only if an equation needs
-        values of removed units; else `jax.ShapeDtypeStruct` will do.
+      params: The params that were planned. Of them the removed entries are kept, and
+        the others only if values at removed places follow from them.
       *inputs: Pytrees of arrays or `jax.ShapeDtypeStruct`; only shapes count.
       **options: Given to ``fn`` as they are.
 
@@ -223,7 +261,7 @@ def program(
       ValueError: the plan is not of this function, these params and these inputs; or an
         equation needs values of removed units that are not known. The message names
         equation, file and line.
-      TypeError: as in `trace`.
+      TypeError: as in `plan`.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -241,6 +279,7 @@ def program(
       True
     """
     check_call(fn, params, inputs)
+    check_values(params)
     names, leaves = leaf_names(params), jax.tree.leaves(params)
     shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
     if shapes != plan.shapes:
@@ -274,6 +313,25 @@ def _removed_positions(plan: Plan, names: list[str]) -> Iterator[list[np.ndarray
         yield [~np.isin(np.arange(size), kept) for size, kept in rows]
 
 
+def _removed_masks(plan: Plan, names: list[str]) -> Iterator[np.ndarray]:
+    """Yield for every leaf which entries are removed."""
+    for name in names:
+        mask = np.ones(plan.shapes[name], bool)
+        mask[np.ix_(*plan.kept[name])] = False
+        yield mask
+
+
+def _same(folds: Mapping[str, np.ndarray], planned: Mapping[str, np.ndarray]) -> bool:
+    """Return whether constants are those of the plan, up to rounding."""
+    if folds.keys() != planned.keys():
+        return False
+    return all(
+        np.abs(fold - planned[name]).max(initial=0)
+        <= 64 * jnp.finfo(fold.dtype).eps * np.abs(fold).max(initial=0)
+        for name, fold in folds.items()
+    )
+
+
 def _spec(x: Any) -> jax.ShapeDtypeStruct:
     """Return the shape and the dtype of an input."""
     shape, dtype = shape_dtype_of(x)
@@ -286,18 +344,6 @@ def _spec(x: Any) -> jax.ShapeDtypeStruct:
 def _shapes(inputs: Any) -> str:
     found: list[Shape] = [x.shape for x in jax.tree.leaves(inputs)]
     return f"inputs of shapes {', '.join(map(str, found))}"
-
-
-def _labels(jaxpr: Any) -> Iterator[str]:
-    """Yield the primitives of a jaxpr, but those that arrange or cast entries."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name not in _UNCOUNTED:
-            yield eqn.primitive.name
-        for param in eqn.params.values():
-            for x in param if isinstance(param, tuple | list) else (param,):
-                inner = getattr(x, "jaxpr", x)
-                if hasattr(inner, "eqns"):
-                    yield from _labels(inner)
 
 
 def _label(x: ProgramEquation) -> str:

@@ -300,7 +300,7 @@ def test_what_reads_all_units_gets_known_values_of_the_removed_ones(name):
     said = str(small_fn)
     if name != "constants":
         assert re.search(rf"  {name} at test_program.py:\d+: \d+ entries", said), said
-    assert said.endswith("the full params are kept, to know removed values")
+    assert "the full params are kept" not in said  # but what is removed of them
     assert any(row.whole and row.after <= row.before for row in small_fn.report())
 
 
@@ -476,16 +476,15 @@ def test_the_full_params_are_not_kept():
     assert_close(small_fn(small, X[:2]), wanted[:2])
 
 
-def test_abstract_params_will_do_if_no_values_are_needed():
+def test_abstract_params_are_refused():
     fn, params = between(lambda h, p: jnp.tanh(h)), two_layers()
     plan = shrink.plan(fn, params, X, for_program=True)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-    small_fn = shrink.program(plan, fn, shapes, jax.ShapeDtypeStruct(X.shape, X.dtype))
+    with pytest.raises(TypeError, match="`params` must hold arrays with values"):
+        _ = shrink.program(plan, fn, shapes, X)
+    x = jax.ShapeDtypeStruct(X.shape, X.dtype)
+    small_fn = shrink.program(plan, fn, params, x)
     assert_close(small_fn(shrink.apply(plan, params), X), fn(params, X))
-    plan = shrink.plan(rms_norm, stream(), X, for_program=True)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stream())
-    with pytest.raises(ValueError, match="`params` must have values"):
-        _ = shrink.program(plan, rms_norm, shapes, X)
 
 
 def test_params_of_another_dtype_and_options():
@@ -517,23 +516,55 @@ def test_what_is_fixed_in_training_is_said():
     small_fn = shrink.program(plan, fn, params, X)
     assert_close(small_fn(shrink.apply(plan, params), X), fn(params, X))
     assert "cumsum at test_program.py" in str(small_fn)
+    assert str(small_fn).endswith("the full params are kept, to know removed values")
     assert any(row.fixed for row in small_fn.report())
     assert "those of the params that were planned, also in training" in str(small_fn)
 
 
-def test_another_function_at_other_shapes_is_refused():
-    def fn(p, x):
-        h = x @ p["a"]
-        return (jax.nn.sigmoid(h) if len(x) > 5 else jax.nn.relu(h)) @ p["o"]
+OTHERS = {
+    "a primitive": lambda h, n: jax.nn.sigmoid(h) if n > 5 else jax.nn.relu(h),
+    "a number": lambda h, n: h + n // 6,
+    "a number of none": lambda h, n: jnp.exp(h) - (1.0 if n < 6 else 2.0),
+    # The same equations, in which a mean over the batch is one for five samples.
+    "a length": lambda h, n: (h + 1) - (h + 1).sum(0) / 5,
+}
 
+
+THERE = r"`plan` does not fit `fn` at inputs of shapes \(9, 6\)"
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_function_that_needs_the_units_at_other_shapes_is_refused(name):
+    fn = lambda p, x: OTHERS[name](x @ p["a"], len(x)) @ p["o"]
     params = silent(o=(8, 3))
     plan = shrink.plan(fn, params, X, for_program=True)
     small, small_fn = shrink.apply(plan, params), shrink.program(plan, fn, params, X)
-    assert_close(small_fn(small, X[:2]), fn(params, X[:2]))
-    with pytest.raises(
-        ValueError, match=r"same equations at inputs of shapes \(9, 6\)"
-    ):
+    assert small["o"].shape == (5, 3)
+    assert_close(small_fn(small, X), fn(params, X))
+    with pytest.raises(ValueError, match=f"{THERE}: o sums constants"):
         _ = small_fn(small, normal(9, 6))
+    with pytest.raises(ValueError, match=f"{THERE}: o sums constants"):
+        _ = shrink.program(plan, fn, params, normal(9, 6))
+
+
+def test_what_changes_with_the_batch_and_needs_no_removed_unit_is_no_matter():
+    def fn(p, x):
+        h = x @ p["a"] * len(x)
+        h = (h - h.mean(0)) / jnp.sqrt(h.var(0) + 1e-5)  # as in batch normalization
+        return (jnp.tanh(h) if len(x) > 5 else jax.nn.relu(h)) @ p["o"]
+
+    check(fn, silent(o=(8, 3)), X, other=normal(9, 6))
+
+
+def test_constants_that_other_shapes_change_are_refused():
+    fn = lambda p, x: jax.nn.relu(x @ p["a"] + p["b"] * len(x)) @ p["o"] + p["c"]
+    params = silent(b=(8,), o=(8, 3), c=(3,))
+    plan = shrink.plan(fn, params, X)
+    assert plan.folds["c"].any()
+    small, small_fn = shrink.apply(plan, params), shrink.program(plan, fn, params, X)
+    assert_close(small_fn(small, X), fn(params, X))
+    with pytest.raises(ValueError, match="biases take other constants of removed"):
+        _ = small_fn(small, X[:2])
 
 
 def test_errors_name_what_is_wrong():
