@@ -150,13 +150,13 @@ class Config:
 
 def run() -> None:
     """Make the runs that are missing in the results, a line for each."""
-    done = {(r["model"], r["kind"], r["method"]) for r in read()}
+    done = {(r["model"], r["kind"], r["method"], r["asked"]) for r in read()}
     for name, make in models().items():
         missing = [
             (kind, method)
             for kind in KINDS
             for method in METHODS
-            if (name, kind, method) not in done
+            if any((name, kind, method, kept) not in done for kept in KEPT)
         ]
         if not missing:
             continue
@@ -174,6 +174,8 @@ def run() -> None:
 
             trees, losses = jax.jit(jax.vmap(trained))(jnp.asarray(KEPT))
             for i, kept in enumerate(KEPT):
+                if (name, kind, method, kept) in done:
+                    continue
                 params = jax.tree.map(lambda x: x[i], trees)  # noqa: B023
                 row = {"model": name, "kind": kind, "method": method, "asked": kept}
                 row |= measured(model, rules, params) | {"loss": float(losses[i])}
