@@ -14,11 +14,10 @@ the mean difference (Student's t, five seeds) does not lie below 0.
     python -m examples.budgets.accuracy report
 """
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -30,6 +29,7 @@ from flax import nnx
 
 import rmda_jax as rj
 from examples._data import Split, load
+from examples.budgets.__main__ import Config
 
 RESULTS = Path(__file__).parent / "accuracy.jsonl"
 SEEDS = tuple(range(5))
@@ -181,14 +181,6 @@ def runs(name: str, network: Network, seed: int) -> Iterator[dict[str, Any]]:
         trees = jax.jit(jax.vmap(run))(jnp.asarray(values))
         for i, value in enumerate(values):
             yield row(kind, value, jax.tree.map(lambda x: x[i], trees))  # noqa: B023
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The arguments of the command line."""
-
-    what: tyro.conf.Positional[Literal["run", "report"]] = "run"
-    """Print the missing runs, a line of JSON each, or the table of all."""
 
 
 def run() -> None:

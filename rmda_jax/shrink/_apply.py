@@ -210,7 +210,7 @@ def _has_fold(plan: Plan, name: str, x: Any) -> bool:
         name in plan.folds
         and x.shape != ()
         and not isinstance(x, jax.ShapeDtypeStruct)
-        and jnp.issubdtype(x.dtype, jnp.floating)
+        and jnp.issubdtype(x.dtype, jnp.number)
     )
 
 

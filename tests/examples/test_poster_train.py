@@ -133,7 +133,7 @@ def test_a_run_resumes_to_the_same_bits(loop, tmp_path, monkeypatch):
         options = Options(
             epochs=4, seeds=2, loop=loop, logs=folder, out=folder, checkpoint_every=0
         )
-        with optimized():  # other programs gave other sums of a convolution, once
+        with optimized():  # without, CI once saw other bits in the loss
             return runs.run(TASK, "rmda", options, strength=STRENGTH)
 
     whole = run(tmp_path / "whole")

@@ -528,8 +528,6 @@ OTHERS = {
     # The same equations, in which a mean over the batch is one for five samples.
     "a length": lambda h, n: (h + 1) - (h + 1).sum(0) / 5,
 }
-
-
 THERE = r"`plan` does not fit `fn` at inputs of shapes \(9, 6\)"
 
 
@@ -545,6 +543,34 @@ def test_a_function_that_needs_the_units_at_other_shapes_is_refused(name):
         _ = small_fn(small, normal(9, 6))
     with pytest.raises(ValueError, match=f"{THERE}: o sums constants"):
         _ = shrink.program(plan, fn, params, normal(9, 6))
+
+
+def test_random_keys_and_integers_among_the_params():
+    def fn(p, x):
+        h = x @ p["a"]
+        h = jnp.where(jax.random.bernoulli(p["key"], 0.5, h.shape), h, 0) * p["n"]
+        return h @ p["o"]
+
+    params = {**silent(o=(8, 3)), "key": KEY, "n": jnp.arange(1, 9)}
+    plan = shrink.plan(fn, params, X, for_program=True)
+    small, small_fn = shrink.apply(plan, params), shrink.program(plan, fn, params, X)
+    assert small["n"].shape == (5,)
+    for x in (X, normal(7, 6)):
+        assert_close(small_fn(small, x), fn(params, x))
+
+
+def test_constants_of_integers_are_compared_exactly():
+    fn = lambda p, x: (x @ p["a"] + p["b"] * len(x)) @ p["o"] + p["c"]
+    shapes = {"a": (6, 8), "b": (8,), "o": (8, 3), "c": (3,)}
+    params = {name: jnp.ones(shape, jnp.int32) for name, shape in shapes.items()}
+    params["a"] = params["a"].at[:, 5:].set(0)
+    x = jnp.ones((5, 6), jnp.int32)
+    plan = shrink.plan(fn, params, x)
+    small, small_fn = shrink.apply(plan, params), shrink.program(plan, fn, params, x)
+    assert small["o"].shape == (5, 3)
+    np.testing.assert_array_equal(small_fn(small, x), fn(params, x))
+    with pytest.raises(ValueError, match="biases take other constants of removed"):
+        _ = small_fn(small, x[:4])
 
 
 def test_what_changes_with_the_batch_and_needs_no_removed_unit_is_no_matter():
