@@ -64,7 +64,7 @@ def together():
 
 
 # `map` at night, and the resuming of `vmap`: its members are those of the test above.
-@pytest.mark.parametrize("loop", these(("vmap", "step"), LOOPS))
+@pytest.mark.parametrize("loop", these(("step",), LOOPS))
 def test_members_train_as_each_would_alone(loop, together):
     for i, (seed, strength) in enumerate([(0, STRENGTH), (1, 3 * STRENGTH)]):
         alone = trained([seed], [strength], loop=loop)

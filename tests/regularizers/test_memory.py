@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from jax import export
 
-from tests._table import ARGUMENTS, regularizer
+from tests._daily import first_of_each
+from tests._table import ARGUMENTS, kind, regularizer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # One axis grows, from where the solvers for large matrices take over. A Gram matrix has
@@ -48,7 +49,9 @@ def largest_array(function, shape) -> int:
     return max(math.prod(map(int, size[:-1].split("x"))) for size in sizes)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize(
+    "name", first_of_each(lambda name: kind(regularizer(name)), ARGUMENTS)
+)
 def test_no_array_grows_faster_than_the_argument(name):
     shape = SHAPES.get(name, lambda n: (8, n))
     small, large = (

@@ -158,11 +158,10 @@ def rows_of_factories(*fields: str) -> list[Row]:
     return list(first.values())
 
 
-def each_law(laws: tuple, of_rows: tuple, of_programs: tuple) -> list:
+def each_law(laws: tuple, of_rows: tuple, of_mechanisms: tuple) -> list:
     """Return a parameter for every law of every factory; these, of every row.
 
-    By default they are of one row of every factory; those of programs, of one row of
-    every mechanism.
+    By default they are of one row of every factory, or of every mechanism.
     """
     pairs, seen = [], set()
     for row in ROWS:
@@ -173,7 +172,7 @@ def each_law(laws: tuple, of_rows: tuple, of_programs: tuple) -> list:
                 pairs.append(pytest.param(row, law, id=f"{row}-{law.__name__[6:]}"))
 
     def kind(row: Row, law: Callable[..., None]) -> Hashable:
-        return law, row.mechanism if law in of_programs else row.factory
+        return law, row.mechanism if law in of_mechanisms else row.factory
 
     return first_of_each(kind, pairs)
 

@@ -176,7 +176,9 @@ def mlp(params, x):
 
 
 @product(
-    lambda kind, kept: kind, kind=["weights", "bytes", "flops"], kept=[0.55, 0.2, 0.9]
+    lambda kind, kept: kind == "flops",  # bytes are counted as weights are
+    kind=["weights", "bytes", "flops"],
+    kept=[0.55, 0.2, 0.9],
 )
 def test_what_shrinking_leaves_is_near_the_budget(kind, kept):
     rng = np.random.default_rng(0)

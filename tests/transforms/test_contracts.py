@@ -53,14 +53,9 @@ OF_ROWS = (
     testing.check_update_zeros,
     testing.check_nan_spreads,
 )
-# What compiles programs, and depends on what they are made of.
-OF_PROGRAMS = (
-    testing.check_compiled,
-    testing.check_scan,
-    testing.check_batches,
-    testing.check_donation,
-)
-LAWS = each_law(testing.UPDATE_LAWS, OF_ROWS, OF_PROGRAMS)
+# All others depend on what its programs and its state are made of.
+OF_MECHANISMS = tuple(law for law in testing.UPDATE_LAWS if law not in OF_ROWS)
+LAWS = each_law(testing.UPDATE_LAWS, OF_ROWS, OF_MECHANISMS)
 
 
 def unregularized():

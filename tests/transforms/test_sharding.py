@@ -170,7 +170,8 @@ def compare_prox(name, x, shape, spec, kind, refused):
 
 
 def by_regularizer(name, kind):
-    return kind, _table.kind(_table.regularizer(name))
+    explicit = kind == AxisType.Explicit
+    return kind, _table.kind(_table.regularizer(name)) if explicit else None
 
 
 @product(by_regularizer, name=sorted(_table.ARGUMENTS), kind=KINDS)

@@ -9,11 +9,13 @@ import optax
 import pytest
 
 import rmda_jax as rj
+from tests._daily import daily
 from tests.transforms._table import (
     CONSTANTS,
     STEPS,
     assert_close,
     assert_equal,
+    by_mechanism,
     factories,
     first,
     gradients,
@@ -31,7 +33,7 @@ def every(label):
 # --- one wrapper at a time --------------------------------------------------------
 
 
-@factories()
+@by_mechanism(factories())
 def test_clipping_before_equals_clipped_gradients(row):
     clip = optax.clip_by_global_norm(1.0)
     clipped = [clip.update(g, clip.init(g))[0] for g in gradients()]
@@ -44,7 +46,7 @@ def test_clipping_before_equals_clipped_gradients(row):
     )
 
 
-@factories()
+@by_mechanism(factories())
 def test_multi_steps_equals_averaged_gradients(row):
     grads = gradients()
     means = [
@@ -60,7 +62,7 @@ def test_multi_steps_equals_averaged_gradients(row):
     assert_equal(between, start())
 
 
-@rows()
+@by_mechanism(rows())
 def test_inject_hyperparams_equals_plain(row):
     injected = optax.inject_hyperparams(row.factory)(**row.arguments)
     params, state = run(injected, start(), gradients())
@@ -69,7 +71,7 @@ def test_inject_hyperparams_equals_plain(row):
     assert_close((params, state.inner_state), expected, row.ulps(STEPS))
 
 
-@factories("hyperparameters")
+@by_mechanism(factories("hyperparameters"))
 def test_hyperparameters_change_in_the_injected_state(row):
     injected = optax.inject_hyperparams(row.factory)(**row.constants())
     # At the next update RigL rewires: the inner optimizer's count falls behind.
@@ -87,7 +89,7 @@ def test_hyperparameters_change_in_the_injected_state(row):
     assert not np.array_equal(params["head"]["kernel"], unchanged["head"]["kernel"])
 
 
-@factories("hyperparameters")
+@by_mechanism(factories("hyperparameters"))
 def test_injected_hyperparams_of_bfloat16_params_may_be_float32(row):
     grads = gradients(dtype=jnp.bfloat16)
     inject = optax.inject_hyperparams(row.factory, hyperparam_dtype=jnp.float32)
@@ -153,7 +155,7 @@ def test_masked_equals_the_part_that_is_not(row):
     assert_equal(structured["head"]["bias"], params["head"]["bias"])
 
 
-@factories()
+@by_mechanism(factories())
 def test_apply_if_finite_leaves_no_trace_of_gradients_that_are_not(row):
     tx = optax.apply_if_finite(row.make(), max_consecutive_errors=10)
     rng = np.random.default_rng(0)
@@ -267,6 +269,6 @@ def test_structured_params_are_found_in_any_nesting(row, nesting):
     check_structure(row, nesting)
 
 
-@factories("structured")
+@daily(lambda row: "the state is found, whatever it is", factories("structured"))
 def test_structured_params_are_found_in_all_nestings_at_once(row):
     check_structure(row, "all of them")
