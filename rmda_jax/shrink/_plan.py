@@ -2,18 +2,19 @@
 
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Callable, Container, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call, check_values
-from rmda_jax.shrink._removal import Contraction, Removal, Terms
+from rmda_jax.shrink._cuts import GroupCut, NotKnown, cuts_of, zero_groups
+from rmda_jax.shrink._multiples import MultipleOf, fitted, multiples_of_leaves
+from rmda_jax.shrink._removal import Contraction, Removal
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
-from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
+from rmda_jax.shrink._trace import Couplings, Traced, traced
 from rmda_jax.shrink._width_dependence import width_dependent
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks, atoms_of
 from rmda_jax.shrink.interpret._interpreter import Path
@@ -26,26 +27,6 @@ from rmda_jax.shrink.interpret._values import (
     with_provenance,
 )
 from rmda_jax.specs._report import called_out, warn_of_zeros
-
-
-@dataclasses.dataclass(frozen=True)
-class GroupCut:
-    """A group of units, and which of them are removed."""
-
-    units: UnitGroup
-    removed: np.ndarray  # bool, one per unit
-    reasons: tuple[str, ...]  # why the others stay
-    all_zero: bool = False  # also that one which stays as the last
-
-    @property
-    def left(self) -> int:
-        """How many units stay."""
-        return int(self.units.size - self.removed.sum())
-
-    @property
-    def name(self) -> str:
-        """The axes that the units lie along, three at the most."""
-        return self.units.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +78,7 @@ class Plan:
         lines += [f"the function does not follow: {c}" for c in self.conflicts]
         if self.error:
             lines.append(f"the function refuses the sliced params: {self.error}")
-        return "\n".join([*lines, *called_out(_all_zero(self.cuts))])
+        return "\n".join([*lines, *called_out(zero_groups(self.cuts))])
 
 
 def plan(
@@ -106,6 +87,7 @@ def plan(
     *inputs: Any,
     couplings: Couplings | None = None,
     for_program: bool = False,
+    multiple_of: MultipleOf = 1,
     **options: Any,
 ) -> Plan:
     r"""Decide which hidden units can be removed with the function unchanged.
@@ -140,6 +122,10 @@ def plan(
       couplings: What `trace` returned, with the groups of units that may go: groups
         that are not among them, or that are frozen in them, stay as they are.
       for_program: Whether the params are sliced for `program`, and not for ``fn``.
+      multiple_of: The widths that the removal leaves are multiples of this, or a group
+        stays whole: for hardware that multiplies tiles, of 8, 16 or 128 numbers. For
+        some leaves alone: a mapping from patterns of their names, the first that fits,
+        such as ``{"*/mlp/*": 128}``. Units that could go stay for it.
       **options: Given to ``fn`` as they are.
 
     Returns:
@@ -150,6 +136,7 @@ def plan(
 
     Raises:
       TypeError: a leaf of ``params`` is no array, or ``fn`` is a module; see `trace`.
+      ValueError: ``multiple_of`` is less than 1, or has a pattern that fits no leaf.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -179,9 +166,16 @@ def plan(
     not_known = _not_known(found, values)
     for atom in candidates.keys() & not_known.keys():
         candidates[atom] &= ~not_known[atom][0]
-    removal = Removal(contractions, values, candidates, read_whole=not_known)
+    multiples = multiples_of_leaves(multiple_of, found.names)
+
+    def removal_of(candidates: UnitMasks) -> tuple[Removal, UnitMasks]:
+        remove = lambda some: Removal(contractions, values, some, read_whole=not_known)
+        return fitted(remove, candidates, found.units, multiples)
+
+    removal, held = removal_of(candidates)
+    made = functools.partial(_made, found, shapes=shapes)
     if for_program:
-        return _made(found, removal, shapes, not_known=not_known, for_program=True)
+        return made(removal, held=held, not_known=not_known, for_program=True)
 
     def small(atoms: list[IndexSet]) -> Retrace:
         cuts = [GroupCut(found.units[a], removal.removed[a], ()) for a in atoms]
@@ -194,7 +188,7 @@ def plan(
     if kept:
         # Anew: what was removed with these units may have depended on them.
         candidates = {a: units for a, units in candidates.items() if a not in kept}
-        removal = Removal(contractions, values, candidates)
+        removal, held = removal_of(candidates)
     error, wrong = "", ()
     if removal.atoms:
         try:
@@ -202,25 +196,22 @@ def plan(
             wrong = conflicts(found, closed, removal.removed)
         except Exception as refusal:  # whatever it raises on arrays of other sizes
             error = describe(refusal)
-    return _made(found, removal, shapes, kept=kept, conflicts=wrong, error=error)
-
-
-NotKnown: TypeAlias = dict[IndexSet, tuple[np.ndarray, str]]
-"""For each atom that is read whole: which units have unknown values, and where."""
+    return made(removal, held=held, kept=kept, conflicts=wrong, error=error)
 
 
 def _made(
     found: Traced,
     removal: Removal,
-    shapes: dict[str, Shape],
     *,
+    shapes: dict[str, Shape],
+    held: UnitMasks,
     kept: Container[IndexSet] = (),
     not_known: NotKnown | None = None,
     **fields: Any,
 ) -> Plan:
     """Return the plan, and warn of what is zero."""
-    cuts = _cuts(found, removal, kept, not_known or {})
-    warn_of_zeros(_all_zero(cuts), stacklevel=3)
+    cuts = cuts_of(found, removal, held, kept, not_known or {})
+    warn_of_zeros(zero_groups(cuts), stacklevel=3)
     folds = folds_of(removal, removal.removed, shapes)
     if isinstance(folds, Contraction):
         raise RuntimeError(f"units behind {folds.label} were removed, and are needed.")
@@ -258,10 +249,6 @@ def _constant_along(x: PartialValue, place: int) -> np.ndarray:
     return zero | (known & (value == value[:, :1]).all(axis=1))
 
 
-def _all_zero(cuts: Sequence[GroupCut]) -> list[str]:
-    return [cut.name for cut in cuts if cut.all_zero]
-
-
 def contractions_of(found: Traced, values: ValueInterpreter) -> dict[Path, Contraction]:
     """Return all sums over units, with what is known of their operands."""
     return {
@@ -283,28 +270,6 @@ def folds_of(
         folds[name] = np.zeros(shapes[name], fold.dtype)
         folds[name].ravel()[: fold.size] = fold
     return folds
-
-
-def _cuts(
-    found: Traced,
-    removal: Removal,
-    kept: Container[IndexSet],
-    not_known: NotKnown,
-) -> tuple[GroupCut, ...]:
-    """Return what becomes of every group of units."""
-    terms, cuts = removal.terms(), []
-    for atom, units in found.units.items():
-        if atom in kept:
-            reasons = ("the function computes with their number",)
-        else:
-            unread = np.zeros(units.size, bool), ""
-            unknown = not_known.get(atom, unread)
-            reasons = _reasons(units, removal, atom, terms.get(atom), unknown)
-        removed = removal.removed.get(atom, np.zeros(units.size, bool))
-        sums = terms.get(atom)
-        all_zero = bool(sums) and all(x.zero.all() for x in sums)
-        cuts.append(GroupCut(units, removed, reasons, all_zero))
-    return tuple(cuts)
 
 
 def evaluated(
@@ -361,33 +326,3 @@ def _candidates(
                 bad = np.moveaxis(x.unknown_mask, m.axis, 0)[m.positions]
                 candidates[atom] &= ~bad.any(tuple(range(1, bad.ndim)))
     return candidates
-
-
-def _reasons(
-    units: UnitGroup,
-    removal: Removal,
-    atom: Any,
-    terms: list[Terms] | None,
-    not_known: tuple[np.ndarray, str],
-) -> tuple[str, ...]:
-    """Return why the other units stay, and how many for each reason."""
-    if units.frozen:
-        return tuple(sorted(units.frozen))
-    if not terms and atom not in removal.read_whole:
-        return ("nothing reads them",)
-    reasons: Counter[str] = Counter()
-    terms = terms or []
-    for i in np.flatnonzero(~removal.removed[atom]):
-        readers = [t.contraction.label for t in terms if not t.constant[i]]
-        takers = [t.contraction.label for t in terms if not t.zero[i]]
-        if not_known[0][i]:
-            reasons[f"not known to {not_known[1]}, which reads them all"] += 1
-        elif not removal.candidates[atom][i]:
-            reasons["not finite"] += 1
-        elif readers:
-            reasons[f"read by {readers[0]}"] += 1
-        elif takers:
-            reasons[f"constant, but no bias takes it behind {takers[0]}"] += 1
-        else:
-            reasons["stays as the last"] += 1
-    return tuple(f"{n} {why}" for why, n in reasons.items())
