@@ -97,6 +97,14 @@ class TiedGroups(EuclideanGroups):
             np.add.at(sizes, ids[ids >= 0], rest)
         return sizes
 
+    def sets(self, shape: LeafShapes) -> np.ndarray:
+        members = np.zeros((self._count(shape), len(shape)), bool)
+        for i, ids in enumerate(self.groups):
+            members[:, i] |= ids is None
+            if ids is not None:
+                members[[group for group in ids if group >= 0], i] = True
+        return np.unique(members, axis=0, return_inverse=True)[1].reshape(-1)
+
     def total(self, term: Callable[..., jax.Array], *operands: Leaves) -> jax.Array:
         return self._reduce(jnp.sum, jnp.add, self.each(term, *operands))
 

@@ -104,6 +104,7 @@ def budget(
       per_rule: Whether each rule keeps that share of its own, in place of all together;
         for groups, and for weights without costs.
       at_least: Units that every rule keeps, whatever they cost, so that no layer dies.
+        A tie keeps so many of every set of groups that lie in the same leaves.
 
     Returns:
       What the ``strength`` of every transformation with a prox takes.

@@ -42,7 +42,10 @@ def strengths_within(
       than it must keep at least, if the budget is one per rule, and with costs.
     """
     levels = [x.astype(jnp.result_type(float)) for x in levels]
-    floors = [_floor(x, budget.at_least) for x in levels]
+    floors = [
+        _floor(x, rule.regularizer.unit_sets(rule.take(shapes)), budget.at_least)
+        for rule, x in zip(rules, levels, strict=True)
+    ]
     # What the floors keep is alive at any strength.
     free = [
         jnp.where((x > floor) | jnp.isnan(x), jnp.inf, x)
@@ -217,14 +220,21 @@ def _scopes(
     return np.zeros(len(units), int), *together
 
 
-def _floor(levels: jax.Array, at_least: int) -> jax.Array:
-    """Return a strength that so many units survive, or more if some are equal."""
-    kept = jnp.full((), jnp.inf, levels.dtype)
-    if at_least == 0:
-        return kept
-    for _ in range(at_least):
-        kept = _next_below(levels, kept)
-    return between(_next_below(levels, kept), kept)
+def _floor(levels: jax.Array, sets: np.ndarray, at_least: int) -> jax.Array:
+    """Return a strength that so many units of every set survive.
+
+    More survive if some are equal, and in all sets but one.
+    """
+    floor = jnp.full((), jnp.inf, levels.dtype)
+    sets = np.broadcast_to(sets, levels.shape)
+    for number in np.unique(sets) if at_least else ():
+        # What is 0 survives nothing, and so takes no part.
+        of_set = jnp.where(sets == number, levels, 0)
+        kept = jnp.full_like(floor, jnp.inf)
+        for _ in range(at_least):
+            kept = _next_below(of_set, kept)
+        floor = jnp.minimum(floor, between(_next_below(of_set, kept), kept))
+    return floor
 
 
 def _next_below(levels: jax.Array, strength: jax.Array) -> jax.Array:

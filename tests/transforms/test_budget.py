@@ -161,6 +161,27 @@ def test_no_rule_loses_its_last_units():
     assert (alone.sum(axis=1) == 8).all()  # the floors are all that stays
 
 
+@pytest.mark.parametrize("method", these(["rmda"], ["rmda", "ramda"]))
+def test_a_tie_keeps_units_of_every_set(method):
+    # Groups 0 to 3 lie in both leaves, groups 4 to 9 in the second one alone, where
+    # gradients and params are small.
+    tie = rj.tied_group_lasso((0, 0), groups=(range(4), range(10)))
+    rules = rj.RegularizerMap([(("a", "b"), tie)])
+    rng = np.random.default_rng(0)
+    rows = np.repeat([1, 1e-3], [4, 6])[:, None]
+    draw = lambda: {
+        "a": jnp.asarray(rng.normal(size=(4, 5))),
+        "b": jnp.asarray(rng.normal(size=(10, 3)) * rows),
+    }
+    params = draw()
+    for at_least, expected in ((0, (3, 0)), (1, (4, 1)), (2, (4, 2))):
+        budget = rj.budget(n_groups=3, at_least=at_least)
+        tx = METHODS[method](regularizer=rules, strength=budget)
+        _, state = tx.update(draw(), tx.init(params), params)
+        alive = np.any(rj.structured_params(state, rules)["b"] != 0, axis=1)
+        assert (alive[:4].sum(), alive[4:].sum()) == expected
+
+
 def test_weights_are_counted_by_the_size_of_their_units():
     found = supports("rmda", GROUPS, rj.budget(weights=0.5))
     sizes = np.array([3 * 2 * 8] * 8 + [8] * 16)
