@@ -12,4 +12,5 @@ from rmda_jax.shrink.interpret import (
     indexing as indexing,
     reductions as reductions,
     shapes as shapes,
+    updates as updates,
 )
