@@ -23,7 +23,11 @@ N_EXAMPLES = int(
 )
 INPUTS = {"vector": (3, 2), "sequence": (2, 4, 2), "image": (2, 4, 4, 2)}
 ANYWHERE = ("dense", "residual", "gated", "concatenated", "batch_norm", "layer_norm")
-ONLY_IN = {"vector": (), "sequence": ("attention",), "image": ("depthwise", "grouped")}
+ONLY_IN = {
+    "vector": (),
+    "sequence": ("attention", "cached", "graph", "written"),
+    "image": ("depthwise", "grouped"),
+}
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -47,8 +51,16 @@ def dense(p, x):
     return y + p["bias"] if "bias" in p else y
 
 
-def attention(p, x):
+def cached(rows, size):
+    """Write rows into a cache that is made here."""
+    empty = jnp.zeros((len(rows), size, *rows.shape[2:]))
+    return lax.dynamic_update_slice(empty, rows, (0, 1, 0, 0))
+
+
+def attention(p, x, cache=None):
     q, k, v = (jnp.einsum("btd,dhe->bthe", x, p[name]) for name in "qkv")
+    if cache:
+        k, v = (cached(rows, cache) for rows in (k, v))
     weights = jax.nn.softmax(jnp.einsum("bthe,bshe->bhts", q, k) / 2)
     return jnp.einsum("bhts,bshe,hed->btd", weights, v, p["out"])
 
@@ -82,6 +94,13 @@ def run(layers, params, x):
                 x = normalized(p, x, mean, variance)
             case "attention":
                 x = x + attention(p, x)
+            case "cached":
+                x = x + attention(p, x, cache=7)
+            case "graph":
+                h = act(dense(p, x))
+                x = jnp.zeros_like(h).at[:, jnp.array([1, 2, 0, 1])].add(h)
+            case "written":
+                x = x.at[:, 1:].set(act(dense(p, x))[:, :-1])
             case "head":
                 x = dense(p, pooled(x) if x.ndim == 4 else x)
     return x
@@ -151,11 +170,11 @@ class Book:
             kind = "dense"
         self.layers.append((kind, activation))
         match kind:
-            case "dense" | "concatenated":
-                out = self.new(width)
+            case "dense" | "graph" | "concatenated" | "written":
+                out = before if kind == "written" else self.new(width)
                 self.dense(name, bias, out, window)
                 self.activate(out, activation)
-                self.here = out if kind == "dense" else before + out
+                self.here = before + out if kind == "concatenated" else out
             case "residual" | "gated":
                 inner = self.new(width)
                 self.dense(f"{name}/up", bias, inner, window)
@@ -174,7 +193,7 @@ class Book:
                 self.vectors(name, "scale shift", ())
                 for hidden in self.here:
                     hidden.is_known = False
-            case "attention":
+            case "attention" | "cached":
                 self.attention(name, width)
             case "depthwise":
                 self.shapes[f"{name}/kernel"] = (3, 3, 1, self.width)
@@ -271,9 +290,35 @@ def test_what_shrinks_computes_the_same_and_all_that_can_go_goes(book, seed):
         small = shrink.apply(plan, params)
         found = shrink.verify(fn, params, small, x, plan=plan)
     assert found.max_abs <= 1e-9 * found.scale
+    check_all_that_can_go_goes(book, flat, plan)
+
+
+def check_all_that_can_go_goes(book, flat, plan):
+    """Compare what a plan keeps with what the book needs; one unit of a set stays."""
     for hidden in book.sets:
         if hidden.is_known:
             leaf, axis, positions = hidden.writes[0]
             gone = ~np.isin(positions, plan.kept[leaf][axis]).all(axis=1)
-            # One unit of every set stays.
             assert gone.sum() >= min(can_go(hidden, flat).sum(), hidden.size - 1), leaf
+
+
+@pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", ["cached", "graph", "written"])
+def test_programs_of_networks_that_write_and_shuffle(kind, seed):
+    book = Book("sequence")
+    for name in ("dense", kind):
+        book.add(name, 4, "relu", bias=bool(seed))
+    book.head()
+    rng = np.random.default_rng(seed)
+    flat = book.params(rng)
+    with float64():
+        fn = lambda params, x: run(book.layers, params, x)
+        params = jax.tree.map(jnp.asarray, nested(flat))
+        x = jnp.asarray(rng.normal(size=INPUTS[book.family]))
+        plan = shrink.plan(fn, params, x, for_program=True)
+        small_fn = shrink.program(plan, fn, params, x)
+        wanted = jax.jit(fn)(params, x)
+        error = np.abs(small_fn(shrink.apply(plan, params), x) - wanted).max()
+    assert error <= 1e-12 * np.abs(wanted).max()
+    check_all_that_can_go_goes(book, flat, plan)
