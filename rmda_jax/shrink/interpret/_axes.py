@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh, unify
+from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh
 from rmda_jax.shrink.interpret._interpreter import RULES, Interpreter, Path, line_of
+from rmda_jax.shrink.interpret._unification import unify
 
 
 @dataclasses.dataclass(frozen=True)

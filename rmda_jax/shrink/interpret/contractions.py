@@ -16,10 +16,10 @@ from rmda_jax.shrink.interpret._index_sets import (
     fresh,
     frozen_if_uniform,
     length,
-    unify,
 )
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, bind, run_resized
+from rmda_jax.shrink.interpret._unification import unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, EqnAxes
-from rmda_jax.shrink.interpret._index_sets import Axis, length, unify
+from rmda_jax.shrink.interpret._index_sets import Axis, length
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, run_resized
+from rmda_jax.shrink.interpret._unification import unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,

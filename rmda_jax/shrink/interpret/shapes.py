@@ -11,18 +11,10 @@ from rmda_jax.shrink.interpret._axes import (
     EqnAxes,
     unified_axes,
 )
-from rmda_jax.shrink.interpret._index_sets import (
-    concatenated,
-    freeze,
-    fresh,
-    length,
-    reshaped,
-    sliced,
-    uniform,
-    unify,
-)
+from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length, uniform
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, bind, run_resized
+from rmda_jax.shrink.interpret._unification import concatenated, reshaped, sliced, unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,

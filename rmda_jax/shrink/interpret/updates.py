@@ -8,9 +8,10 @@ import numpy as np
 from jax import lax
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
-from rmda_jax.shrink.interpret._index_sets import length, unify
+from rmda_jax.shrink.interpret._index_sets import length
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, bind
+from rmda_jax.shrink.interpret._unification import unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
