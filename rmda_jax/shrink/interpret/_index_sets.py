@@ -3,13 +3,14 @@
 An index set is found in a model, such as the channels between two layers. Axes whose
 entries must be removed together share one, which `_unification` establishes.
 An axis may be a product of index sets (channels flattened with pixels; heads times head
-dimension) or a sum of them (a concatenation). Such an index set has parts; one that has
-none is an atom, and units are elements of atoms.
+dimension) or a sum of them (a concatenation, also with its elements in another order).
+Such an index set has parts; one that has none is an atom, and units are elements of
+atoms. A sum that is reshaped has digits: see `IndexSet`.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,11 +18,20 @@ import numpy as np
 
 @dataclasses.dataclass(eq=False)
 class IndexSet:
-    """A node of the union-find forest; only its `root` says what it is."""
+    """A node of the union-find forest; only its `root` says what it is.
+
+    A digit is what a sum becomes along one axis of several that it is reshaped into:
+    the element i of the sum, its only part, lies at (i // stride) % size. Elements of
+    the sum go one by one, and those of a digit do not: along a digit nothing is removed
+    before all digits of the sum are one axis again.
+    """
 
     size: int
-    kind: Literal["atom", "product", "sum"] = "atom"
+    kind: Literal["atom", "product", "sum", "digit"] = "atom"
     parts: "tuple[IndexSet, ...]" = ()
+    # Of a sum: which element of its parts, one after the other, lies at each position.
+    order: np.ndarray | None = None
+    stride: int = 1  # of a digit
     reasons: set[str] = dataclasses.field(default_factory=set)  # why it is frozen
     parent: "IndexSet | None" = None
 
@@ -51,13 +61,15 @@ class IndexSet:
         if root.kind == "atom":
             yield root, np.arange(root.size)[:, None]
             return
-        if root.size == 0:
+        if root.size == 0 or root.kind == "digit":
             return
+        place = None if root.order is None else np.argsort(root.order)
         stride, offset = root.size, 0
         for part in root.parts:
             if root.kind == "sum":
                 for atom, positions in part.atoms():
-                    yield atom, offset + positions
+                    positions = offset + positions
+                    yield atom, positions if place is None else place[positions]
                 offset += part.size
                 continue
             # In C order, an index of this part is repeated for each index of the parts
@@ -81,6 +93,7 @@ UnitMasks: TypeAlias = dict[IndexSet, np.ndarray]
 """For every atom, which of its units: an array of booleans."""
 
 EMPTY = "an array of length 0"
+SUM_AND_PRODUCT = "a sum that is a product elsewhere"
 
 
 def uniform(size: int) -> Axis:
@@ -138,3 +151,50 @@ def frozen_if_uniform(axis: Axis, reason: str) -> Axis:
     sum in a mean, they must not.
     """
     return tuple((s or IndexSet(n, reasons={reason}), n) for s, n in axis)
+
+
+def freeze_digits(axis: Axis) -> None:
+    """Forbid to remove units of the sums that are digits along an axis.
+
+    An equation mixes the positions along it, or they are also something else.
+    """
+    for index_set, _ in axis:
+        root = index_set.root if index_set is not None else None
+        if root is not None and root.kind == "digit":
+            root.freeze(SUM_AND_PRODUCT)
+            root.kind, root.parts = "atom", ()
+
+
+def digits_of(sum_: IndexSet, sizes: Sequence[int]) -> list[IndexSet]:
+    """Return the digits of an index set, or of a digit, the slowest first."""
+    root, stride = sum_.root, 1
+    if root.kind == "digit":
+        (whole,), stride = root.parts, root.stride
+    else:
+        whole = root
+    digits = []
+    for size in reversed(sizes):
+        digits.append(IndexSet(size, "digit", (whole,), stride=stride))
+        stride *= size
+    return digits[::-1]
+
+
+def sum_of_digits(dims: Sequence[Dim]) -> IndexSet | None:
+    """Return the sum that dims are all the digits of, in the order of the dims."""
+    digits = [s.root for s, _ in dims if s is not None]
+    if len(digits) < len(dims) or any(digit.kind != "digit" for digit in digits):
+        return None
+    whole = digits[0].parts[0].root
+    slowest_first = sorted(range(len(digits)), key=lambda i: -digits[i].stride)
+    stride = whole.size
+    for digit in (digits[i] for i in slowest_first):
+        stride //= digit.size
+        if digit.parts[0].root is not whole or digit.stride != stride:
+            return None
+    if stride != 1:
+        return None
+    if slowest_first == sorted(slowest_first):
+        return whole
+    elements = np.arange(whole.size).reshape([digits[i].size for i in slowest_first])
+    order = elements.transpose(np.argsort(slowest_first)).ravel()
+    return IndexSet(whole.size, "sum", (whole,), order=order)

@@ -7,19 +7,28 @@ of two products, or of two sums, are unified in turn.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
 
 from rmda_jax.shrink.interpret._index_sets import (
     EMPTY,
+    SUM_AND_PRODUCT,
     Axis,
     Dim,
     IndexSet,
+    digits_of,
     freeze,
+    freeze_digits,
     fresh,
     frozen_if_uniform,
     is_uniform,
     length,
+    sum_of_digits,
     uniform,
 )
+
+PERMUTED = "a permutation of units among themselves"
 
 
 def unify(a: Axis, b: Axis) -> Axis:
@@ -46,8 +55,13 @@ def unify(a: Axis, b: Axis) -> Axis:
     return tuple(unified)
 
 
-def reshaped(axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
-    """Return the axes after a reshape, which splits and merges dims in C order."""
+def reshaped(
+    axes: Sequence[Axis], shape: Sequence[int], *, digits: bool = False
+) -> list[Axis]:
+    """Return the axes after a reshape, which splits and merges dims in C order.
+
+    A sum that is split becomes a product, if it is not to be ``digits`` of itself.
+    """
     if 0 in shape:
         # No entry tells which index of the result is which of the operand.
         _ = _empty(*axes)
@@ -63,8 +77,12 @@ def reshaped(axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
                 found.append((index_set, size))
                 missing //= size
             elif size % missing == 0:
-                first, second = _factored(index_set, missing, size // missing)
-                dims.append((second, size // missing))
+                sizes = missing, size // missing
+                if digits and index_set is not None and index_set.root.kind == "sum":
+                    first, second = digits_of(index_set, sizes)
+                else:
+                    first, second = _factored(index_set, *sizes)
+                dims.append((second, sizes[1]))
                 found.append((first, missing))
                 missing = 1
             else:
@@ -74,8 +92,21 @@ def reshaped(axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
                 for axis in out:
                     freeze(axis, reason)
                 return [fresh(n, reason) for n in shape]
-        out.append(tuple(found) or uniform(size_out))
+        out.append(_joined(found) or uniform(size_out))
     return out
+
+
+def _joined(dims: Sequence[Dim]) -> Axis:
+    """Put sums in place of their digits, where all of them lie side by side."""
+    joined: list[Dim] = []
+    for dim in dims:
+        joined.append(dim)
+        for start in range(len(joined)):
+            whole = sum_of_digits(joined[start:])
+            if whole is not None:
+                joined[start:] = [(whole, whole.size)]
+                break
+    return tuple(joined)
 
 
 def concatenated(axes: Sequence[Axis]) -> Axis:
@@ -126,6 +157,7 @@ def _empty(*axes: Axis) -> Axis:
 
 def _merged(axis: Axis) -> IndexSet:
     """Return one index set for a whole axis."""
+    freeze_digits(axis)
     parts = tuple(index_set for index_set, _ in axis if index_set is not None)
     if len(parts) == 1:
         return parts[0]
@@ -138,6 +170,9 @@ def _factored(
     """Make an index set a product of two, and return them."""
     if index_set is None:
         return None, None
+    if index_set.root.kind == "digit":
+        first, second = digits_of(index_set, (slow, fast))
+        return first, second
     parts = IndexSet(slow), IndexSet(fast)
     _ = _union(index_set, IndexSet(slow * fast, "product", parts))
     return parts
@@ -150,34 +185,53 @@ def _union(x: IndexSet | None, y: IndexSet | None) -> IndexSet | None:
     x, y = x.root, y.root
     if x is y:
         return x
+    if "digit" in (x.kind, y.kind):
+        return _union_of_digits(x, y)
+    a, b = _terms(x), _terms(y)
+    if len(a) == len(b) == 1 and a[0][0] is b[0][0]:
+        if (a[0][1] != b[0][1]).any():
+            y.freeze(PERMUTED)
+        return y
     # The root is the one that has parts, if only one of the two does.
     if y.kind == "atom":
         x, y = y, x
     both_have_parts = x.kind != "atom"
     x.parent = y
     reasons = x.reasons | y.reasons
-    if both_have_parts and x.kind == y.kind:
-        match = _match_products if x.kind == "product" else _match_sums
-        match(_flat(x), _flat(y))
+    if both_have_parts and x.kind == y.kind == "product":
+        _match_products(_factors(x), _factors(y))
+    elif both_have_parts and x.kind == y.kind:
+        _match_sums(a, b)
     elif both_have_parts:
         # Only y keeps its parts, so that units of x's parts could not be removed
         # from y: neither can go.
-        reason = "a sum that is a product elsewhere"
-        reasons = reasons | {reason}
+        reasons = reasons | {SUM_AND_PRODUCT}
         for part in x.parts:
-            part.freeze(reason)
+            part.freeze(SUM_AND_PRODUCT)
     for reason in reasons:
         y.freeze(reason)
     return y
 
 
-def _flat(index_set: IndexSet) -> list[IndexSet]:
-    """Return the parts; those of the same kind are replaced by their own parts."""
-    flat = []
+def _union_of_digits(x: IndexSet, y: IndexSet) -> IndexSet | None:
+    """Unify two roots of which at least one is a digit."""
+    place = lambda digit: (digit.kind, digit.size, digit.stride)
+    if place(x) == place(y) and x.parts[0].size == y.parts[0].size:
+        _ = _union(x.parts[0], y.parts[0])
+        x.parent = y
+        return y
+    for root in (x, y):
+        freeze_digits(((root, root.size),))
+    return _union(x, y)
+
+
+def _factors(index_set: IndexSet) -> list[IndexSet]:
+    """Return the parts of a product; those that are products become their own parts."""
+    found = []
     for part in index_set.parts:
         root = part.root
-        flat += _flat(root) if root.kind == index_set.kind else [root]
-    return flat
+        found += _factors(root) if root.kind == "product" else [root]
+    return found
 
 
 def _match_products(a: list[IndexSet], b: list[IndexSet]) -> None:
@@ -185,16 +239,58 @@ def _match_products(a: list[IndexSet], b: list[IndexSet]) -> None:
     _ = unify(tuple((s, s.size) for s in a), tuple((s, s.size) for s in b))
 
 
-def _match_sums(a: list[IndexSet], b: list[IndexSet]) -> None:
-    """Unify the parts of two sums, from the first to the last; the longer is split."""
-    a, b = a[::-1], b[::-1]
-    while a and b:
-        x, y = a.pop(), b.pop()
-        if x.size != y.size:
-            small = min(x.size, y.size)
-            longer, large = (a, x) if x.size > y.size else (b, y)
-            parts = IndexSet(small), IndexSet(large.size - small)
-            _ = _union(large, IndexSet(large.size, "sum", parts))
-            longer.append(parts[1])
-            x, y = (parts[0], y) if large is x else (x, parts[0])
-        _ = _union(x, y)
+Term: TypeAlias = tuple[IndexSet, np.ndarray]
+"""A part of a sum, and where in the sum its elements lie."""
+
+
+def _terms(index_set: IndexSet) -> list[Term]:
+    """Return the parts of a sum that are no sums; an index set is the sum of itself."""
+    root = index_set.root
+    if root.kind != "sum":
+        return [(root, np.arange(root.size))]
+    found, offset = [], 0
+    place = np.arange(root.size) if root.order is None else np.argsort(root.order)
+    for part in root.parts:
+        found += [(term, place[offset + at]) for term, at in _terms(part)]
+        offset += part.size
+    return found
+
+
+def _match_sums(a: list[Term], b: list[Term]) -> None:
+    """Unify the parts of two sums, where they lie at the same positions.
+
+    What a part of one shares with a part of the other is a part of both.
+    """
+    size = sum(part.size for part, _ in a)
+    owner, element = np.zeros(size, int), np.zeros(size, int)
+    for j, (part, positions) in enumerate(b):
+        owner[positions], element[positions] = j, np.arange(part.size)
+    of_a: list[list[Term]] = [[] for _ in a]
+    of_b: list[list[Term]] = [[] for _ in b]
+    for i, (part, positions) in enumerate(a):
+        owners = owner[positions]
+        for j in dict.fromkeys(owners.tolist()):
+            mine = np.flatnonzero(owners == j)
+            theirs = element[positions[mine]]
+            other = b[j][0]
+            if len(mine) == part.size:
+                shared = part
+            elif len(mine) == other.size:
+                shared, by = other, np.argsort(theirs)
+                mine, theirs = mine[by], theirs[by]
+            else:
+                shared = IndexSet(len(mine))
+            of_a[i].append((shared, mine))
+            of_b[j].append((shared, theirs))
+    for (part, _), shares in zip([*a, *b], [*of_a, *of_b], strict=True):
+        _ = _union(part, _arranged(shares))
+
+
+def _arranged(terms: Sequence[Term]) -> IndexSet:
+    """Return the sum that has parts at these positions."""
+    parts = tuple(part for part, _ in terms)
+    order = np.argsort(np.concatenate([positions for _, positions in terms]))
+    in_order = np.array_equal(order, np.arange(len(order)))
+    if in_order and len(parts) == 1:
+        return parts[0]
+    return IndexSet(len(order), "sum", parts, order=None if in_order else order)

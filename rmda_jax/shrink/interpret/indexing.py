@@ -74,6 +74,7 @@ def gather_axes(
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     batching = numbers.operand_batching_dims
     # The last axis of the indices is the vector that points into the operand.
+    interpreter.need_whole(1, indices, [len(indices.axes) - 1], "gather")
     batch = list(indices.axes[:-1])
     for i, j in zip(batching, numbers.start_indices_batching_dims, strict=True):
         batch[j] = unify(batch[j], x.axes[i])
