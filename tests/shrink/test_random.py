@@ -69,6 +69,11 @@ def normalized(p, x, mean, variance):
     return (x - mean) * lax.rsqrt(variance + 1e-3) * p["scale"] + p["shift"]
 
 
+def shuffled(x, groups=2):
+    """Interleave groups of channels."""
+    return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
+
+
 def pooled(x):
     x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     return x.reshape(len(x), -1)
@@ -87,6 +92,8 @@ def run(layers, params, x):
                 x = dense(p["down"], act(dense(p["gate"], x)) * dense(p["up"], x))
             case "concatenated":
                 x = jnp.concatenate([x, act(dense(p, x))], axis=-1)
+            case "shuffled":
+                x = shuffled(jnp.concatenate([x, act(dense(p, x))], axis=-1))
             case "batch_norm":
                 x = act(normalized(p, x, p["mean"], jnp.square(p["deviation"])))
             case "layer_norm":
@@ -117,13 +124,30 @@ class Hidden:
     is_known: bool = True  # to be cut one by one, as the book has them
 
 
+class Line(list):
+    """Sets of units along an axis; places say where each unit lies, set after set."""
+
+    def __init__(self, sets, places=None):
+        super().__init__(sets)
+        size = sum(hidden.size for hidden in sets)
+        self.places = np.arange(size) if places is None else places
+
+    def __add__(self, other):
+        places = [self.places, len(self.places) + other.places]
+        return Line([*self, *other], np.concatenate(places))
+
+    def shuffled(self):
+        moved = shuffled(np.arange(len(self.places)))
+        return Line(self, np.argsort(moved)[self.places])
+
+
 class Book:
     """Builds a network, layer by layer, and keeps book of its units."""
 
     def __init__(self, family):
         self.family = family
         self.layers, self.shapes, self.sets = [], {}, []
-        self.here = [Hidden(INPUTS[family][-1], is_known=False)]
+        self.here = Line([Hidden(INPUTS[family][-1], is_known=False)])
 
     def __repr__(self):
         return f"{self.family}: {self.layers} {self.shapes}"
@@ -134,13 +158,13 @@ class Book:
 
     def new(self, size):
         self.sets.append(Hidden(size))
-        return [self.sets[-1]]
+        return Line(self.sets[-1:])
 
     def note(self, what, leaf, axis, units, blocks=1):
         """Note that a leaf has an axis of these units, in some blocks."""
         starts = np.cumsum([0, *(hidden.size for hidden in units)])
         for hidden, start in zip(units, starts, strict=False):
-            positions = start + np.arange(hidden.size)[:, None]
+            positions = units.places[start : start + hidden.size, None]
             positions = positions + starts[-1] * np.arange(blocks)
             getattr(hidden, what).append((leaf, axis, positions))
 
@@ -170,11 +194,14 @@ class Book:
             kind = "dense"
         self.layers.append((kind, activation))
         match kind:
-            case "dense" | "graph" | "concatenated" | "written":
+            case "dense" | "graph" | "concatenated" | "shuffled" | "written":
                 out = before if kind == "written" else self.new(width)
                 self.dense(name, bias, out, window)
                 self.activate(out, activation)
-                self.here = before + out if kind == "concatenated" else out
+                joins = kind in ("concatenated", "shuffled")
+                self.here = before + out if joins else out
+                if kind == "shuffled":
+                    self.here = self.here.shuffled()
             case "residual" | "gated":
                 inner = self.new(width)
                 self.dense(f"{name}/up", bias, inner, window)
@@ -201,10 +228,9 @@ class Book:
                 self.activate(self.here, activation)
             case "grouped":
                 self.shapes[f"{name}/kernel"] = (3, 3, self.width // 2, width)
-                self.here = before + self.new(width)
-                for hidden in self.here:
+                self.here = self.new(width)
+                for hidden in before + self.here:
                     hidden.is_known = False
-                self.here = self.here[-1:]
 
     def attention(self, name, width):
         heads, products, values = self.new(2), self.new(width), self.new(width)
@@ -304,11 +330,11 @@ def check_all_that_can_go_goes(book, flat, plan):
 
 @pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("kind", ["cached", "graph", "written"])
+@pytest.mark.parametrize("kind", ["cached", "graph", "written", "shuffled"])
 def test_programs_of_networks_that_write_and_shuffle(kind, seed):
     book = Book("sequence")
-    for name in ("dense", kind):
-        book.add(name, 4, "relu", bias=bool(seed))
+    for name, width in [("dense", 4), (kind, 2), ("residual", 3), (kind, 4)]:
+        book.add(name, width, "relu", bias=bool(seed))
     book.head()
     rng = np.random.default_rng(seed)
     flat = book.params(rng)

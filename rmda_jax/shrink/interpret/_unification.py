@@ -187,15 +187,18 @@ def _union(x: IndexSet | None, y: IndexSet | None) -> IndexSet | None:
         return x
     if "digit" in (x.kind, y.kind):
         return _union_of_digits(x, y)
+    # The root is the one that has parts, if only one of the two does.
+    if y.kind == "atom":
+        x, y = y, x
     a, b = _terms(x), _terms(y)
     if len(a) == len(b) == 1 and a[0][0] is b[0][0]:
         if (a[0][1] != b[0][1]).any():
             y.freeze(PERMUTED)
         return y
-    # The root is the one that has parts, if only one of the two does.
-    if y.kind == "atom":
-        x, y = y, x
     both_have_parts = x.kind != "atom"
+    if y.kind == "sum":
+        # So that x is none of them, nor a part of one.
+        y.parts, y.order = _arranged(b)
     x.parent = y
     reasons = x.reasons | y.reasons
     if both_have_parts and x.kind == y.kind == "product":
@@ -283,14 +286,14 @@ def _match_sums(a: list[Term], b: list[Term]) -> None:
             of_a[i].append((shared, mine))
             of_b[j].append((shared, theirs))
     for (part, _), shares in zip([*a, *b], [*of_a, *of_b], strict=True):
-        _ = _union(part, _arranged(shares))
+        parts, order = _arranged(shares)
+        if len(parts) > 1 or order is not None:
+            parts = (IndexSet(part.size, "sum", parts, order=order),)
+        _ = _union(part, parts[0])
 
 
-def _arranged(terms: Sequence[Term]) -> IndexSet:
-    """Return the sum that has parts at these positions."""
-    parts = tuple(part for part, _ in terms)
+def _arranged(terms: Sequence[Term]) -> tuple[tuple[IndexSet, ...], np.ndarray | None]:
+    """Return the parts and the order of a sum that has parts at these positions."""
     order = np.argsort(np.concatenate([positions for _, positions in terms]))
     in_order = np.array_equal(order, np.arange(len(order)))
-    if in_order and len(parts) == 1:
-        return parts[0]
-    return IndexSet(len(order), "sum", parts, order=None if in_order else order)
+    return tuple(part for part, _ in terms), None if in_order else order
