@@ -329,14 +329,13 @@ def check_all_that_can_go_goes(book, flat, plan):
 
 
 @pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kind", ["cached", "graph", "written", "shuffled"])
-def test_programs_of_networks_that_write_and_shuffle(kind, seed):
+def test_programs_of_networks_that_write_and_shuffle(kind):
     book = Book("sequence")
-    for name, width in [("dense", 4), (kind, 2), ("residual", 3), (kind, 4)]:
-        book.add(name, width, "relu", bias=bool(seed))
+    for name, width in [("dense", 4), (kind, 2), ("dense", 4), (kind, 4)]:
+        book.add(name, width, "relu", bias=name == "dense")
     book.head()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     flat = book.params(rng)
     with float64():
         fn = lambda params, x: run(book.layers, params, x)

@@ -33,6 +33,10 @@ KNOWN = {
     "sorting by known keys": (lambda k, x: jnp.stack(lax.sort((k, x))), 12),
     "sorting by others": (lambda k, x: jnp.stack(lax.sort((x, k))), 0),
     "order of lines": (lambda k, x: jnp.argsort(jnp.concatenate([k, x])), 12),
+    "largest of lines": (
+        lambda k, x: jnp.stack(lax.top_k(jnp.concatenate([k, x]), 2)),
+        12,
+    ),
     "place that is known": (lambda k, x: jnp.concatenate([k, x])[jnp.array([2, 3])], 4),
     "place that is not": (lambda k, x: k[x[:, 0].astype(int) % 3], 0),
     "rows of a table": (

@@ -1,0 +1,145 @@
+"""Channels of several layers that are shuffled: a concatenation that is reshaped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from rmda_jax import shrink
+from rmda_jax.shrink.interpret._index_sets import SUM_AND_PRODUCT
+from tests._x64 import float64
+from tests.shrink.test_program import X, check, drawn, normal
+from tests.shrink.test_random import shuffled
+
+UNITS = [("a", i) for i in range(4)] + [("b", i) for i in range(4)]
+SHUFFLED = shuffled(np.arange(8))  # which of the units lies at each place
+DEAD = [("a", 0), ("a", 3), ("b", 1)]  # units that nothing reads
+ROWS = [place for place, i in enumerate(SHUFFLED) if UNITS[i] in DEAD]
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with float64():
+        yield
+
+
+def two_branches(split=lambda h, p: h, after=lambda h, p: h):
+    """Return a network that shuffles the channels of two layers."""
+
+    def fn(p, x):
+        h = jnp.concatenate([x @ p["a"], x @ p["b"]], -1)
+        h = split(h.reshape(-1, 2, 4), p).swapaxes(1, 2).reshape(-1, 8)
+        return after(h, p) @ p["c"]
+
+    return fn
+
+
+def params_of_branches(**shapes):
+    params = drawn({"a": (6, 4), "b": (6, 4), "c": (8, 3), **shapes})
+    return {**params, "c": params["c"].at[jnp.array(ROWS)].set(0)}
+
+
+def bounded(h, p):
+    """Return what is of a position alone; the logarithm of 0 would be infinite."""
+    h = jnp.tanh(h) * jnp.log(h**2) * p["s"]
+    return jax.checkpoint(lambda h: jax.nn.silu(h) + p["s"])(jax.nn.relu(h))
+
+
+POSITION_BY_POSITION = {
+    "nothing": {},
+    "activations": {"split": bounded},
+    "other axes": {"split": lambda h, p: h - h.mean(0)},
+    "loops": {
+        "split": lambda h, p: lax.fori_loop(0, 2, lambda i, h: jnp.tanh(h + i), h)
+    },
+    "the way back": {"after": lambda h, p: shuffled(jnp.tanh(shuffled(h, 4)))},
+}
+
+
+@pytest.mark.parametrize("name", POSITION_BY_POSITION)
+def test_units_go_one_by_one(name):
+    fn = two_branches(**POSITION_BY_POSITION[name])
+    differs = name != "loops"
+    params = {**params_of_branches(), "s": jnp.asarray(0.5)}
+    small_fn, small = check(fn, params, X, other=normal(2, 6), differs=differs)
+    for leaf in "ab":
+        kept = [i for i in range(4) if (leaf, i) not in DEAD]
+        np.testing.assert_array_equal(small[leaf], params[leaf][:, kept])
+    np.testing.assert_array_equal(small["c"], np.delete(params["c"], ROWS, axis=0))
+    wanted = fn(params, X)
+    error = np.abs(small_fn(small, X) - wanted).max()
+    assert error <= 1e-12 * np.abs(wanted).max()
+
+
+MIXED = {
+    "sum over a group": {"split": lambda h, p: h - h.mean(2, keepdims=True)},
+    "maximum over groups": {"split": lambda h, p: h / h.max(1, keepdims=True)},
+    "product over a group": {"split": lambda h, p: h @ p["m"]},
+    "product with itself": {
+        "split": lambda h, p: h * jnp.einsum("npq,npq->n", h, h)[:, None, None]
+    },
+    "gain of places in groups": {"split": lambda h, p: h * p["m"][:2]},
+    "reversed": {"split": lambda h, p: h[:, ::-1]},
+    "numbered": {"split": lambda h, p: h * jnp.arange(4)},
+    "dropout": {
+        "split": lambda h, p: h * jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
+    },
+    "one of a group": {"split": lambda h, p: h + h[:, :, :1]},
+    "scan over groups": {
+        "split": lambda h, p: lax.scan(
+            lambda c, r: (c + r, c * r), h[:, 0] * 0, h.swapaxes(0, 1)
+        )[1].swapaxes(0, 1)
+    },
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_mixes_units_while_they_are_split_keeps_them(name):
+    fn, params = two_branches(**MIXED[name]), params_of_branches(m=(4, 4))
+    couplings = shrink.trace(fn, params, X, for_program=True)
+    for leaf in "ab":
+        (units,) = couplings.find(leaf, 1)
+        assert SUM_AND_PRODUCT in units.frozen
+
+
+def test_a_function_that_follows_has_no_place_for_what_is_removed():
+    for units in shrink.trace(two_branches(), params_of_branches(), X).find("a", 1):
+        assert SUM_AND_PRODUCT in units.frozen
+
+
+def test_blocks_that_split_and_shuffle():
+    # As ShuffleNet V2: a block computes one half of the channels from itself.
+    def fn(p, x):
+        h = x @ p["stem"]
+        for up, down in (("u", "d"), ("v", "e")):
+            left, right = jnp.split(h, 2, axis=-1)
+            right = jnp.tanh(jax.nn.relu(right @ p[up]) @ p[down])
+            h = shuffled(jnp.concatenate([left, right], -1))
+        return h @ p["o"]
+
+    shapes = {"stem": (6, 16), "u": (8, 5), "d": (5, 8), "v": (8, 5), "e": (5, 8)}
+    params = drawn({**shapes, "o": (16, 3)})
+    params["o"] = params["o"].at[jnp.array([1, 5, 9])].set(0)
+    params["d"] = params["d"].at[:, jnp.array([2, 7])].set(0)
+    params["u"] = params["u"].at[:, 3].set(0)
+    _, small = check(fn, params, X, other=normal(2, 6))
+    # The odd places of o are e's channels; d's are the odd ones before.
+    assert small["e"].shape == (5, 5)
+    assert small["d"].shape == (4, 6)
+    assert small["u"].shape == (8, 4)
+
+
+def test_channels_of_images():
+    def fn(p, x):
+        conv = lambda x, w: lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        h = shuffled(jnp.concatenate([conv(x, p["a"]), conv(x, p["b"])], -1))
+        return conv(jax.nn.relu(h), p["c"]).mean((1, 2))
+
+    params = drawn({"a": (3, 3, 2, 4), "b": (1, 1, 2, 4), "c": (3, 3, 8, 3)})
+    params["c"] = params["c"].at[:, :, jnp.array(ROWS)].set(0)
+    small_fn, small = check(fn, params, normal(2, 4, 4, 2), other=normal(1, 6, 6, 2))
+    assert [small[n].shape[-1] for n in "ab"] == [2, 3]
+    assert "0 at full size" in str(small_fn)
