@@ -38,21 +38,15 @@ def rows_set(p, x):
     return jnp.zeros((8, v.shape[1])).at[:5].set(v) @ p["o"]
 
 
-def segments(p, x):
+def graph(p, x):
+    """Return sums, means and extrema of the messages that nodes receive."""
     h = jax.nn.relu(x @ p["v"])
-    return jax.ops.segment_sum(h[FROM], TO, 3) @ p["o"]
-
-
-def mean_of_segments(p, x):
-    h = jnp.tanh(x @ p["v"])
-    sums = jnp.zeros_like(h).at[TO].add(h[FROM])
-    return sums / jnp.zeros((len(h), 1)).at[TO].add(1.0).clip(1) @ p["o"]
-
-
-def extrema_of_segments(p, x):
-    h = jnp.tanh(x @ p["v"])
+    sums, degrees = (
+        jax.ops.segment_sum(y, TO, len(h)) for y in (h[FROM], jnp.ones((4, 1)))
+    )
     most = jnp.zeros_like(h).at[TO].max(h[FROM])
-    return (most - jnp.zeros_like(h).at[TO].min(h[FROM])) @ p["o"]
+    least = jnp.zeros_like(h).at[TO].min(-h[FROM])
+    return (sums + sums / degrees.clip(1) + most - least) @ p["o"]
 
 
 def table_gradient(p, x):
@@ -81,9 +75,7 @@ FREE = {
     "cache": (cache, {"v": (6, 2, 4), "o": (2, 4, 3)}, [4, 2]),
     "decoded": (decoded, {"v": (6, 4), "o": (4, 3)}, [4]),
     "rows set": (rows_set, {"v": (6, 4), "o": (4, 3)}, [4]),
-    "segments": (segments, {"v": (6, 4), "o": (4, 3)}, [4]),
-    "mean": (mean_of_segments, {"v": (6, 4), "o": (4, 3)}, [4]),
-    "extrema": (extrema_of_segments, {"v": (6, 4), "o": (4, 3)}, [4]),
+    "graph": (graph, {"v": (6, 4), "o": (4, 3)}, [4]),
     "gradient": (table_gradient, {"v": (6, 4), "o": (4, 3)}, [4]),
     "batch": (rows_of_each, {"v": (6, 4), "o": (4, 3)}, [4]),
     "uniform": (same_rows, {"v": (6, 4), "o": (4, 3)}, [4]),
