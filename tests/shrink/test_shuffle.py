@@ -49,11 +49,13 @@ def bounded(h, p):
 
 POSITION_BY_POSITION = {
     "nothing": {},
-    "activations": {"split": bounded},
     "loops": {
         "split": lambda h, p: lax.fori_loop(0, 2, lambda i, h: jnp.tanh(h + i), h)
     },
-    "the way back": {"after": lambda h, p: shuffled(jnp.tanh(shuffled(h, 4)))},
+    "activations and the way back": {
+        "split": bounded,
+        "after": lambda h, p: shuffled(jnp.tanh(shuffled(h, 4))),
+    },
 }
 
 

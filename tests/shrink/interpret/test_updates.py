@@ -58,17 +58,12 @@ def table_gradient(p, x):
 
 
 def rows_of_each(p, x):
-    """Return rows that are set in every unit at places of its own: a batch of them."""
-    h, places = x @ p["v"], jnp.argsort(x[:2], axis=1)[:, :1]
-    put = jax.vmap(lambda column: column.at[places[:, 0]].set(1.0 * column[:2]), 1, 1)
-    return put(h) @ p["o"]
-
-
-def same_rows(p, x):
-    """Return rows set to what is the same in all units, and the other way round."""
-    h = x @ p["v"]
-    h = h.at[TO[:2]].multiply(jnp.ones((2, h.shape[1])) * x[:2, :1])
-    return jnp.zeros(h.shape).at[TO[:3]].set(h[:3]) @ p["o"]
+    """Return rows set at places of their own in every unit, and in none."""
+    h, places = x @ p["v"], jnp.argsort(x[:2], axis=1)[:, 0]
+    put = jax.vmap(lambda column: column.at[places].set(2 * column[:2]), 1, 1)
+    scaled = h.at[TO[:2]].multiply(jnp.ones((2, h.shape[1])) * x[:2, :1])
+    empty = jnp.zeros(h.shape)
+    return (put(h) + empty.at[TO[:3]].set(scaled[:3])) @ p["o"]
 
 
 FREE = {
@@ -78,7 +73,6 @@ FREE = {
     "graph": (graph, {"v": (6, 4), "o": (4, 3)}, [4]),
     "gradient": (table_gradient, {"v": (6, 4), "o": (4, 3)}, [4]),
     "batch": (rows_of_each, {"v": (6, 4), "o": (4, 3)}, [4]),
-    "uniform": (same_rows, {"v": (6, 4), "o": (4, 3)}, [4]),
 }
 
 
