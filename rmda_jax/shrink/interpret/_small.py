@@ -12,7 +12,7 @@ must be known (see `PartialValue`).
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -72,10 +72,9 @@ class SmallInterpreter(Interpreter[Any]):
         other.path = path
         return other
 
-    def without(self, atoms: Iterable[IndexSet]) -> "SmallInterpreter":
+    def without(self, atoms: Container[IndexSet]) -> "SmallInterpreter":
         """Return an interpreter of arrays that have all units of some atoms."""
-        whole = set(atoms)
-        removed = {a: units for a, units in self.removed.items() if a not in whole}
+        removed = {a: units for a, units in self.removed.items() if a not in atoms}
         return SmallInterpreter(self.axes, removed, self.known)
 
     def constant(self, x: Any) -> Any:

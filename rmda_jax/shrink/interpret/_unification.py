@@ -190,11 +190,14 @@ def _union(x: IndexSet | None, y: IndexSet | None) -> IndexSet | None:
     # The root is the one that has parts, if only one of the two does.
     if y.kind == "atom":
         x, y = y, x
-    a, b = _terms(x), _terms(y)
-    if len(a) == len(b) == 1 and a[0][0] is b[0][0]:
-        if (a[0][1] != b[0][1]).any():
-            y.freeze(PERMUTED)
-        return y
+    a: list[Term] = []
+    b: list[Term] = []
+    if "sum" in (x.kind, y.kind):
+        a, b = _terms(x), _terms(y)
+        if len(a) == len(b) == 1 and a[0][0] is b[0][0]:
+            if (a[0][1] != b[0][1]).any():
+                y.freeze(PERMUTED)
+            return y
     both_have_parts = x.kind != "atom"
     if y.kind == "sum":
         # So that x is none of them, nor a part of one.
@@ -286,10 +289,10 @@ def _match_sums(a: list[Term], b: list[Term]) -> None:
             of_a[i].append((shared, mine))
             of_b[j].append((shared, theirs))
     for (part, _), shares in zip([*a, *b], [*of_a, *of_b], strict=True):
-        parts, order = _arranged(shares)
-        if len(parts) > 1 or order is not None:
-            parts = (IndexSet(part.size, "sum", parts, order=order),)
-        _ = _union(part, parts[0])
+        (shared, *others), order = _arranged(shares)
+        if others or order is not None:
+            shared = IndexSet(part.size, "sum", (shared, *others), order=order)
+        _ = _union(part, shared)
 
 
 def _arranged(terms: Sequence[Term]) -> tuple[tuple[IndexSet, ...], np.ndarray | None]:
