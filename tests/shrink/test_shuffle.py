@@ -7,9 +7,8 @@ import pytest
 from jax import lax
 
 from rmda_jax import shrink
-from rmda_jax.shrink.interpret._index_sets import SUM_AND_PRODUCT
 from tests._x64 import float64
-from tests.shrink.test_program import X, check, drawn, normal
+from tests.shrink.test_program import X, assert_close, check, drawn, normal
 from tests.shrink.test_random import shuffled
 
 UNITS = [("a", i) for i in range(4)] + [("b", i) for i in range(4)]
@@ -74,40 +73,80 @@ def test_units_go_one_by_one(name):
     assert error <= 1e-12 * np.abs(wanted).max()
 
 
+# What mixes channels while they are split, and how many of four channels stay if one of
+# both layers is zero and unread, and another one is unread alone.
 MIXED = {
-    "sum over a group": {"split": lambda h, p: h - h.mean(2, keepdims=True)},
-    "maximum over groups": {"split": lambda h, p: h / h.max(1, keepdims=True)},
-    "product over a group": {"split": lambda h, p: h @ p["m"]},
-    "product with itself": {
-        "split": lambda h, p: h * jnp.einsum("npq,npq->n", h, h)[:, None, None]
-    },
-    "gain of places in groups": {"split": lambda h, p: h * p["m"][:2]},
-    "reversed": {"split": lambda h, p: h[:, ::-1]},
-    "numbered": {"split": lambda h, p: h * jnp.arange(4)},
-    "dropout": {
-        "split": lambda h, p: h * jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
-    },
-    "one of a group": {"split": lambda h, p: h + h[:, :, :1]},
-    "scan over groups": {
-        "split": lambda h, p: lax.scan(
-            lambda c, r: (c + r, c * r), h[:, 0] * 0, h.swapaxes(0, 1)
-        )[1].swapaxes(0, 1)
-    },
+    "sum over a group": (lambda h, p: h - h.mean(2, keepdims=True), 3),
+    "maximum over groups": (lambda h, p: h - h.max(1, keepdims=True), 2),
+    "product over a group": (lambda h, p: h @ p["m"], 3),
+    "product with itself": (
+        lambda h, p: h * jnp.einsum("npq,npq->n", h, h)[:, None, None],
+        3,
+    ),
+    "gain of places in groups": (lambda h, p: h * p["m"][:2], 2),
+    "reversed groups": (lambda h, p: h[:, ::-1] * h, 2),
+    "numbered": (lambda h, p: h * jnp.arange(1, 5), 2),
+    "dropout": (
+        lambda h, p: h * jax.random.bernoulli(jax.random.key(0), 0.5, h.shape),
+        2,
+    ),
+    "one of a group": (lambda h, p: h + h[:, :, :1], 2),
+    "scan over groups": (
+        lambda h, p: lax.scan(
+            lambda c, r: (c + r, c * r), h[:, 0] + 1, h.swapaxes(0, 1)
+        )[1].swapaxes(0, 1),
+        2,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MIXED)
-def test_what_mixes_units_while_they_are_split_keeps_them(name):
-    fn, params = two_branches(**MIXED[name]), params_of_branches(m=(4, 4))
-    couplings = shrink.trace(fn, params, X, for_program=True)
+def test_what_mixes_units_while_they_are_split_couples_them(name):
+    split, n_left = MIXED[name]
+    params = drawn({"a": (6, 4), "b": (6, 4), "c": (8, 3), "m": (4, 4)})
     for leaf in "ab":
-        (units,) = couplings.find(leaf, 1)
-        assert SUM_AND_PRODUCT in units.frozen
+        params[leaf] = params[leaf].at[:, 1].set(0)
+    params["c"] = params["c"].at[2:6].set(0)
+    _, small = check(two_branches(split), params, X, differs=False)
+    assert small["a"].shape == small["b"].shape == (6, n_left)
 
 
-def test_a_function_that_follows_has_no_place_for_what_is_removed():
-    for units in shrink.trace(two_branches(), params_of_branches(), X).find("a", 1):
-        assert SUM_AND_PRODUCT in units.frozen
+def test_a_function_that_follows_loses_units_in_pairs():
+    fn = lambda p, x: shuffled(jnp.concatenate([x @ p["a"], x @ p["b"]], -1)) @ p["c"]
+    params = drawn({"a": (6, 4), "b": (6, 4), "c": (8, 3)})
+    params["c"] = params["c"].at[jnp.array([2, 3, 5])].set(0)
+    plan = shrink.plan(fn, params, X)
+    assert plan.widths["a"] == plan.widths["b"] == (6, 3)
+    small = shrink.apply(plan, params)
+    assert_close(fn(small, X), fn(params, X))
+    small_fn = shrink.program(plan, fn, params, X)
+    assert_close(small_fn(small, X), fn(params, X))
+
+
+def test_groups_of_a_normalization_of_two_layers():
+    def fn(p, x):
+        h = jnp.concatenate([x @ p["a"], x @ p["b"]], -1)
+        h = h.reshape(-1, 3, 4)  # one group of a, two of b
+        h = (h - h.mean(2, keepdims=True)) / jnp.sqrt(h.var(2, keepdims=True) + 1e-5)
+        return (h.reshape(-1, 12) * p["s"]) @ p["c"]
+
+    params = drawn({"a": (6, 4), "b": (6, 8), "s": (12,), "c": (12, 3)})
+    params["c"] = params["c"].at[4:8].set(0)
+    _, small = check(fn, params, X)
+    np.testing.assert_array_equal(small["b"], params["b"][:, 4:])
+
+
+def test_kernels_that_are_concatenated_before_they_are_split_into_heads():
+    def fn(p, x):
+        kernel = jnp.concatenate([p["q"], p["k"], p["v"]], 1)
+        q, k, v = jnp.moveaxis((x @ kernel).reshape(len(x), 3, 4, 2), 1, 0)
+        weights = jax.nn.softmax(jnp.einsum("thc,shc->hts", q, k))
+        return jnp.einsum("hts,shc->thc", weights, v).reshape(len(x), -1) @ p["o"]
+
+    params = drawn({"q": (6, 8), "k": (6, 8), "v": (6, 8), "o": (8, 3)})
+    params["o"] = params["o"].at[2:6].set(0)
+    _, small = check(fn, params, X, differs=False)
+    assert [small[name].shape for name in "qkvo"] == [(6, 4)] * 3 + [(4, 3)]
 
 
 def test_blocks_that_split_and_shuffle():

@@ -23,7 +23,8 @@ class IndexSet:
     A digit is what a sum becomes along one axis of several that it is reshaped into:
     the element i of the sum, its only part, lies at (i // stride) % size. Elements of
     the sum go one by one, and those of a digit do not: along a digit nothing is removed
-    before all digits of the sum are one axis again.
+    before all digits of the sum are one axis again. If one is something else as well,
+    they become the factors of a product.
     """
 
     size: int
@@ -32,6 +33,7 @@ class IndexSet:
     # Of a sum: which element of its parts, one after the other, lies at each position.
     order: np.ndarray | None = None
     stride: int = 1  # of a digit
+    digits: "list[IndexSet]" = dataclasses.field(default_factory=list)  # of a sum
     reasons: set[str] = dataclasses.field(default_factory=set)  # why it is frozen
     parent: "IndexSet | None" = None
 
@@ -153,18 +155,6 @@ def frozen_if_uniform(axis: Axis, reason: str) -> Axis:
     return tuple((s or IndexSet(n, reasons={reason}), n) for s, n in axis)
 
 
-def freeze_digits(axis: Axis) -> None:
-    """Forbid to remove units of the sums that are digits along an axis.
-
-    An equation mixes the positions along it, or they are also something else.
-    """
-    for index_set, _ in axis:
-        root = index_set.root if index_set is not None else None
-        if root is not None and root.kind == "digit":
-            root.freeze(SUM_AND_PRODUCT)
-            root.kind, root.parts = "atom", ()
-
-
 def digits_of(sum_: IndexSet, sizes: Sequence[int]) -> list[IndexSet]:
     """Return the digits of an index set, or of a digit, the slowest first."""
     root, stride = sum_.root, 1
@@ -176,6 +166,7 @@ def digits_of(sum_: IndexSet, sizes: Sequence[int]) -> list[IndexSet]:
     for size in reversed(sizes):
         digits.append(IndexSet(size, "digit", (whole,), stride=stride))
         stride *= size
+    whole.root.digits += digits
     return digits[::-1]
 
 

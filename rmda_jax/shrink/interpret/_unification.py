@@ -19,7 +19,6 @@ from rmda_jax.shrink.interpret._index_sets import (
     IndexSet,
     digits_of,
     freeze,
-    freeze_digits,
     fresh,
     frozen_if_uniform,
     is_uniform,
@@ -27,6 +26,9 @@ from rmda_jax.shrink.interpret._index_sets import (
     sum_of_digits,
     uniform,
 )
+
+Term: TypeAlias = tuple[IndexSet, np.ndarray]
+"""A part of a sum, and where in the sum its elements lie."""
 
 PERMUTED = "a permutation of units among themselves"
 
@@ -157,7 +159,7 @@ def _empty(*axes: Axis) -> Axis:
 
 def _merged(axis: Axis) -> IndexSet:
     """Return one index set for a whole axis."""
-    freeze_digits(axis)
+    digits_as_factors(axis)
     parts = tuple(index_set for index_set, _ in axis if index_set is not None)
     if len(parts) == 1:
         return parts[0]
@@ -209,11 +211,14 @@ def _union(x: IndexSet | None, y: IndexSet | None) -> IndexSet | None:
     elif both_have_parts and x.kind == y.kind:
         _match_sums(a, b)
     elif both_have_parts:
-        # Only y keeps its parts, so that units of x's parts could not be removed
-        # from y: neither can go.
-        reasons = reasons | {SUM_AND_PRODUCT}
-        for part in x.parts:
-            part.freeze(SUM_AND_PRODUCT)
+        terms, product = (a, y) if x.kind == "sum" else (b, x)
+        if not _distributed(terms, _factors(product)):
+            # Only y keeps its parts, so that units of x's parts could not be removed
+            # from y: neither can go.
+            reasons = reasons | {SUM_AND_PRODUCT}
+            for part in x.parts:
+                part.freeze(SUM_AND_PRODUCT)
+    x.digits, y.digits = [], x.digits + y.digits
     for reason in reasons:
         y.freeze(reason)
     return y
@@ -226,9 +231,82 @@ def _union_of_digits(x: IndexSet, y: IndexSet) -> IndexSet | None:
         _ = _union(x.parts[0], y.parts[0])
         x.parent = y
         return y
-    for root in (x, y):
-        freeze_digits(((root, root.size),))
+    digits_as_factors(((x, x.size), (y, y.size)))
     return _union(x, y)
+
+
+def digits_as_factors(axis: Axis) -> None:
+    """Make sums whose digits lie along an axis products of all their digits.
+
+    An equation mixes the positions along it, or they are something else as well.
+    """
+    for index_set, _ in axis:
+        if index_set is None or index_set.root.kind != "digit":
+            continue
+        whole = index_set.root.parts[0].root
+        digits, whole.digits = whole.digits, []
+        digits = [digit for digit in digits if digit.parent is None]
+        ends = {end for d in digits for end in (d.stride, d.stride * d.size)}
+        strides = sorted({1, whole.size, *ends})
+        pairs = list(itertools.pairwise(strides))
+        if any(b % a for a, b in pairs):
+            whole.freeze("factors that do not match")
+            pairs = []
+        factors = {a: IndexSet(b // a) for a, b in pairs}  # by stride, fastest first
+        for digit in digits:
+            last = digit.stride * digit.size
+            of_digit = [x for a, x in factors.items() if digit.stride <= a < last]
+            digit.kind, digit.parts = "atom", ()
+            if of_digit:
+                _ = _union(digit, _product(of_digit[::-1]))
+            else:
+                digit.freeze("factors that do not match")
+        if factors:
+            _ = _union(whole, _product(list(factors.values())[::-1]))
+
+
+def _product(factors: Sequence[IndexSet]) -> IndexSet:
+    """Return the product of index sets, the slowest first."""
+    size = math.prod(factor.size for factor in factors)
+    return (
+        factors[0] if len(factors) == 1 else IndexSet(size, "product", tuple(factors))
+    )
+
+
+def _distributed(terms: Sequence[Term], factors: Sequence[IndexSet]) -> bool:
+    """Unify a sum with a product, if each of its parts is some of the same rows.
+
+    Then (a + b) x rows = a x rows + b x rows: if two layers of 2 and 6 channels are
+    concatenated and split into 4 groups of 2, one makes 1 group, and the other 3.
+
+    Args:
+      terms: The sum.
+      factors: The product, the slowest factor first.
+
+    Returns:
+      Whether they are the same now; otherwise nothing has changed.
+    """
+    positions = np.concatenate([at for _, at in terms])
+    if not np.array_equal(positions, np.arange(len(positions))):
+        return False
+    for n_slow in range(1, len(factors)):
+        slow, rows = _product(factors[:n_slow]), _product(factors[n_slow:])
+        if any(part.size % rows.size for part, _ in terms):
+            continue
+        groups = []
+        for part, _ in terms:
+            groups.append(IndexSet(part.size // rows.size))
+            alone = groups[-1].size == 1
+            _ = _union(part, rows if alone else _product([groups[-1], rows]))
+        if all(group.size == 1 for group in groups):
+            slow.freeze(SUM_AND_PRODUCT)
+            return True
+        for group in groups:
+            if group.size == 1:
+                group.freeze(SUM_AND_PRODUCT)
+        _ = _union(slow, IndexSet(slow.size, "sum", tuple(groups)))
+        return True
+    return False
 
 
 def _factors(index_set: IndexSet) -> list[IndexSet]:
@@ -243,10 +321,6 @@ def _factors(index_set: IndexSet) -> list[IndexSet]:
 def _match_products(a: list[IndexSet], b: list[IndexSet]) -> None:
     """Unify the parts of two products, as the dims of two axes."""
     _ = unify(tuple((s, s.size) for s in a), tuple((s, s.size) for s in b))
-
-
-Term: TypeAlias = tuple[IndexSet, np.ndarray]
-"""A part of a sum, and where in the sum its elements lie."""
 
 
 def _terms(index_set: IndexSet) -> list[Term]:

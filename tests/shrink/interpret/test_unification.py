@@ -8,13 +8,14 @@ import pytest
 from rmda_jax.shrink.interpret._index_sets import (
     IndexSet,
     atoms_of,
-    freeze_digits,
     fresh,
     length,
+    removed_along,
 )
 from rmda_jax.shrink.interpret._unification import (
     PERMUTED,
     concatenated,
+    digits_as_factors,
     reshaped,
     sliced,
     unify,
@@ -65,11 +66,26 @@ def test_digits_are_split_and_merged_with_others():
     assert merged[1][0] is whole[0][0]
 
 
-def test_digits_that_meet_something_else_freeze_the_sum():
+def test_digits_that_meet_something_else_are_factors():
+    a, b = fresh(4), fresh(8)
+    first, second = reshaped([concatenated([a, b])], (3, 4), digits=True)
+    other = fresh(4)
+    _ = unify(second, other)
+    assert first[0][0].root.kind == "sum"
+    found = [[atom for atom, _ in atoms_of(axis)] for axis in (a, b, first, second)]
+    rows = other[0][0].root
+    group = first[0][0].root.parts[1].root
+    assert found[0] == found[3] == [rows]
+    assert found[1] == [group, rows]
+    assert [atom.size for atom in found[2]] == [1, 2]
+    assert not rows.reasons | group.reasons
+
+
+def test_digits_that_meet_what_cuts_across_them_freeze_the_sum():
     for meet in (
         lambda x, y: unify(x, fresh(2)),
         lambda x, y: unify(y, fresh(4)),
-        lambda x, y: freeze_digits(x),
+        lambda x, y: digits_as_factors(x),
         lambda x, y: concatenated([x, fresh(3)]),
         lambda x, y: sliced(y, 0, 2),
         lambda x, y: unify(y, reshaped([concatenated([y, y])], (2, 4), digits=True)[1]),
@@ -147,3 +163,31 @@ def test_sums_that_are_unified_have_the_equal_elements(seed):
             assert same or (found[x][0].reasons and found[y][0].reasons)
         else:
             assert found[x] != found[y]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_sums_and_products_that_are_unified_lose_the_same_positions(seed):
+    rng = np.random.default_rng(seed)
+    axes, pairs = [], []
+    for _ in range(3):
+        sizes = 2 * rng.multinomial(3, [1 / 3] * 3) + 2
+        parts = [fresh(int(n)) for n in sizes]
+        whole = concatenated(parts)
+        shape = [(2, 6), (6, 2), (3, 2, 2), (2, 3, 2), (4, 3)][rng.integers(5)]
+        dims = reshaped([whole], shape, digits=bool(rng.integers(2)))
+        if rng.random() < 0.5:
+            pairs.append((dims[-1], fresh(shape[-1])))
+            _ = unify(*pairs[-1])
+        merged = reshaped(
+            dims[::-1] if rng.random() < 0.5 else dims, (12,), digits=True
+        )
+        axes += [whole, *parts, *merged]
+        if rng.random() < 0.7:
+            pairs.append((merged[0], axes[0]))
+            _ = unify(*pairs[-1])
+    atoms = {atom for axis in axes for atom, _ in atoms_of(axis)}
+    removed = {a: rng.random(a.size) < 0.4 for a in atoms if not a.reasons}
+    for x, y in pairs:
+        np.testing.assert_array_equal(
+            removed_along(x, removed), removed_along(y, removed)
+        )
