@@ -81,6 +81,8 @@ class Lengths:
         if root.kind == "atom":
             variable = self._variables.get(root)
             return constant(root.size) if variable is None else {(variable,): 1}
+        if root.kind == "digit":
+            return constant(root.size)
         combine = times if root.kind == "product" else plus
         return combine(self._units(part) for part in root.parts)
 

@@ -23,7 +23,11 @@ N_EXAMPLES = int(
 )
 INPUTS = {"vector": (3, 2), "sequence": (2, 4, 2), "image": (2, 4, 4, 2)}
 ANYWHERE = ("dense", "residual", "gated", "concatenated", "batch_norm", "layer_norm")
-ONLY_IN = {"vector": (), "sequence": ("attention",), "image": ("depthwise", "grouped")}
+ONLY_IN = {
+    "vector": (),
+    "sequence": ("attention", "cached", "graph", "written"),
+    "image": ("depthwise", "grouped"),
+}
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -47,14 +51,27 @@ def dense(p, x):
     return y + p["bias"] if "bias" in p else y
 
 
-def attention(p, x):
+def cached(rows, size):
+    """Write rows into a cache that is made here."""
+    empty = jnp.zeros((len(rows), size, *rows.shape[2:]))
+    return lax.dynamic_update_slice(empty, rows, (0, 1, 0, 0))
+
+
+def attention(p, x, cache=None):
     q, k, v = (jnp.einsum("btd,dhe->bthe", x, p[name]) for name in "qkv")
+    if cache:
+        k, v = (cached(rows, cache) for rows in (k, v))
     weights = jax.nn.softmax(jnp.einsum("bthe,bshe->bhts", q, k) / 2)
     return jnp.einsum("bhts,bshe,hed->btd", weights, v, p["out"])
 
 
 def normalized(p, x, mean, variance):
     return (x - mean) * lax.rsqrt(variance + 1e-3) * p["scale"] + p["shift"]
+
+
+def shuffled(x, groups=2):
+    """Interleave groups of channels."""
+    return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 def pooled(x):
@@ -75,6 +92,8 @@ def run(layers, params, x):
                 x = dense(p["down"], act(dense(p["gate"], x)) * dense(p["up"], x))
             case "concatenated":
                 x = jnp.concatenate([x, act(dense(p, x))], axis=-1)
+            case "shuffled":
+                x = shuffled(jnp.concatenate([x, act(dense(p, x))], axis=-1))
             case "batch_norm":
                 x = act(normalized(p, x, p["mean"], jnp.square(p["deviation"])))
             case "layer_norm":
@@ -82,6 +101,13 @@ def run(layers, params, x):
                 x = normalized(p, x, mean, variance)
             case "attention":
                 x = x + attention(p, x)
+            case "cached":
+                x = x + attention(p, x, cache=7)
+            case "graph":
+                h = act(dense(p, x))
+                x = jnp.zeros_like(h).at[:, jnp.array([1, 2, 0, 1])].add(h)
+            case "written":
+                x = x.at[:, 1:].set(act(dense(p, x))[:, :-1])
             case "head":
                 x = dense(p, pooled(x) if x.ndim == 4 else x)
     return x
@@ -98,13 +124,30 @@ class Hidden:
     is_known: bool = True  # to be cut one by one, as the book has them
 
 
+class Line(list):
+    """Sets of units along an axis; places say where each unit lies, set after set."""
+
+    def __init__(self, sets, places=None):
+        super().__init__(sets)
+        size = sum(hidden.size for hidden in sets)
+        self.places = np.arange(size) if places is None else places
+
+    def __add__(self, other):
+        places = [self.places, len(self.places) + other.places]
+        return Line([*self, *other], np.concatenate(places))
+
+    def shuffled(self):
+        moved = shuffled(np.arange(len(self.places)))
+        return Line(self, np.argsort(moved)[self.places])
+
+
 class Book:
     """Builds a network, layer by layer, and keeps book of its units."""
 
     def __init__(self, family):
         self.family = family
         self.layers, self.shapes, self.sets = [], {}, []
-        self.here = [Hidden(INPUTS[family][-1], is_known=False)]
+        self.here = Line([Hidden(INPUTS[family][-1], is_known=False)])
 
     def __repr__(self):
         return f"{self.family}: {self.layers} {self.shapes}"
@@ -115,13 +158,13 @@ class Book:
 
     def new(self, size):
         self.sets.append(Hidden(size))
-        return [self.sets[-1]]
+        return Line(self.sets[-1:])
 
     def note(self, what, leaf, axis, units, blocks=1):
         """Note that a leaf has an axis of these units, in some blocks."""
         starts = np.cumsum([0, *(hidden.size for hidden in units)])
         for hidden, start in zip(units, starts, strict=False):
-            positions = start + np.arange(hidden.size)[:, None]
+            positions = units.places[start : start + hidden.size, None]
             positions = positions + starts[-1] * np.arange(blocks)
             getattr(hidden, what).append((leaf, axis, positions))
 
@@ -151,11 +194,14 @@ class Book:
             kind = "dense"
         self.layers.append((kind, activation))
         match kind:
-            case "dense" | "concatenated":
-                out = self.new(width)
+            case "dense" | "graph" | "concatenated" | "shuffled" | "written":
+                out = before if kind == "written" else self.new(width)
                 self.dense(name, bias, out, window)
                 self.activate(out, activation)
-                self.here = out if kind == "dense" else before + out
+                joins = kind in ("concatenated", "shuffled")
+                self.here = before + out if joins else out
+                if kind == "shuffled":
+                    self.here = self.here.shuffled()
             case "residual" | "gated":
                 inner = self.new(width)
                 self.dense(f"{name}/up", bias, inner, window)
@@ -174,7 +220,7 @@ class Book:
                 self.vectors(name, "scale shift", ())
                 for hidden in self.here:
                     hidden.is_known = False
-            case "attention":
+            case "attention" | "cached":
                 self.attention(name, width)
             case "depthwise":
                 self.shapes[f"{name}/kernel"] = (3, 3, 1, self.width)
@@ -182,10 +228,9 @@ class Book:
                 self.activate(self.here, activation)
             case "grouped":
                 self.shapes[f"{name}/kernel"] = (3, 3, self.width // 2, width)
-                self.here = before + self.new(width)
-                for hidden in self.here:
+                self.here = self.new(width)
+                for hidden in before + self.here:
                     hidden.is_known = False
-                self.here = self.here[-1:]
 
     def attention(self, name, width):
         heads, products, values = self.new(2), self.new(width), self.new(width)
@@ -271,9 +316,34 @@ def test_what_shrinks_computes_the_same_and_all_that_can_go_goes(book, seed):
         small = shrink.apply(plan, params)
         found = shrink.verify(fn, params, small, x, plan=plan)
     assert found.max_abs <= 1e-9 * found.scale
+    check_all_that_can_go_goes(book, flat, plan)
+
+
+def check_all_that_can_go_goes(book, flat, plan):
+    """Compare what a plan keeps with what the book needs; one unit of a set stays."""
     for hidden in book.sets:
         if hidden.is_known:
             leaf, axis, positions = hidden.writes[0]
             gone = ~np.isin(positions, plan.kept[leaf][axis]).all(axis=1)
-            # One unit of every set stays.
             assert gone.sum() >= min(can_go(hidden, flat).sum(), hidden.size - 1), leaf
+
+
+@pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
+@pytest.mark.parametrize("kind", ["cached", "graph", "written", "shuffled"])
+def test_programs_of_networks_that_write_and_shuffle(kind):
+    book = Book("sequence")
+    for name in ("dense", kind):
+        book.add(name, 4, "relu", bias=True)
+    book.head()
+    rng = np.random.default_rng(0)
+    flat = book.params(rng)
+    with float64():
+        fn = lambda params, x: run(book.layers, params, x)
+        params = jax.tree.map(jnp.asarray, nested(flat))
+        x = jnp.asarray(rng.normal(size=INPUTS[book.family]))
+        plan = shrink.plan(fn, params, x, for_program=True)
+        small_fn = shrink.program(plan, fn, params, x)
+        wanted = jax.jit(fn)(params, x)
+        error = np.abs(small_fn(shrink.apply(plan, params), x) - wanted).max()
+    assert error <= 1e-12 * np.abs(wanted).max()
+    check_all_that_can_go_goes(book, flat, plan)

@@ -146,6 +146,13 @@ def tiled(p, x):
     return jnp.tile(jnp.tanh(x @ p["a"]), (1, 2)) @ p["c"]
 
 
+def written(p, x):
+    h = jnp.tanh(x @ p["a"])
+    sums = jnp.zeros_like(h).at[:, jnp.array([1, 2, 0, 2, 2])].add(h)
+    cache = jnp.zeros((len(x), 8, h.shape[2]))
+    return lax.dynamic_update_slice(cache, sums, (0, 2, 0)) @ p["o"]
+
+
 X, IMAGE = jnp.ones((3, 4)), jnp.ones((2, 4, 4, 3))
 SEQUENCE, TOKENS = jnp.ones((2, 5, 4)), jnp.arange(6).reshape(2, 3)
 
@@ -223,6 +230,7 @@ MODELS = [
     Model(indexed, {"embed": (4, 6), "layers": (3, 6, 6), "head": (6, 2)}, X, [6]),
     Model(tiled, {"a": (4, 5), "c": (10, 2)}, X, [5]),
     Model(ranked, {"in": (4, 6), "score": (6, 1), "head": (6, 2)}, SEQUENCE, [6]),
+    Model(written, {"a": (4, 5), "o": (5, 2)}, SEQUENCE, [5]),
     Model(checkpointed, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
 ]
 IDS = [model.fn.__name__ for model in MODELS]

@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh, unify
+from rmda_jax.shrink.interpret._index_sets import (
+    Axis,
+    IndexSet,
+    freeze,
+    fresh,
+)
 from rmda_jax.shrink.interpret._interpreter import RULES, Interpreter, Path, line_of
+from rmda_jax.shrink.interpret._unification import digits_as_factors, unify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +84,7 @@ class AxisInterpreter(Interpreter[AxisValue]):
         """Say that the equation needs all positions along axes of an operand."""
         for i in places:
             if self.for_program:
+                digits_as_factors(value.axes[i])
                 self.read_whole.setdefault(self.path, {}).setdefault(number, []).append(
                     i
                 )

@@ -1,14 +1,14 @@
 """Index sets: what the positions along an axis stand for, and which are the same.
 
 An index set is found in a model, such as the channels between two layers. Axes whose
-entries must be removed together share one, which unification (union-find) establishes.
+entries must be removed together share one, which `_unification` establishes.
 An axis may be a product of index sets (channels flattened with pixels; heads times head
-dimension) or a sum of them (a concatenation). Such an index set has parts; one that has
-none is an atom, and units are elements of atoms.
+dimension) or a sum of them (a concatenation, also with its elements in another order).
+Such an index set has parts; one that has none is an atom, and units are elements of
+atoms. A sum that is reshaped has digits: see `IndexSet`.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
@@ -18,11 +18,22 @@ import numpy as np
 
 @dataclasses.dataclass(eq=False)
 class IndexSet:
-    """A node of the union-find forest; only its `root` says what it is."""
+    """A node of the union-find forest; only its `root` says what it is.
+
+    A digit is what a sum becomes along one axis of several that it is reshaped into:
+    the element i of the sum, its only part, lies at (i // stride) % size. Elements of
+    the sum go one by one, and those of a digit do not: along a digit nothing is removed
+    before all digits of the sum are one axis again. If one is something else as well,
+    they become the factors of a product.
+    """
 
     size: int
-    kind: Literal["atom", "product", "sum"] = "atom"
+    kind: Literal["atom", "product", "sum", "digit"] = "atom"
     parts: "tuple[IndexSet, ...]" = ()
+    # Of a sum: which element of its parts, one after the other, lies at each position.
+    order: np.ndarray | None = None
+    stride: int = 1  # of a digit
+    digits: "list[IndexSet]" = dataclasses.field(default_factory=list)  # of a sum
     reasons: set[str] = dataclasses.field(default_factory=set)  # why it is frozen
     parent: "IndexSet | None" = None
 
@@ -52,13 +63,15 @@ class IndexSet:
         if root.kind == "atom":
             yield root, np.arange(root.size)[:, None]
             return
-        if root.size == 0:
+        if root.size == 0 or root.kind == "digit":
             return
+        place = None if root.order is None else np.argsort(root.order)
         stride, offset = root.size, 0
         for part in root.parts:
             if root.kind == "sum":
                 for atom, positions in part.atoms():
-                    yield atom, offset + positions
+                    positions = offset + positions
+                    yield atom, positions if place is None else place[positions]
                 offset += part.size
                 continue
             # In C order, an index of this part is repeated for each index of the parts
@@ -82,6 +95,7 @@ UnitMasks: TypeAlias = dict[IndexSet, np.ndarray]
 """For every atom, which of its units: an array of booleans."""
 
 EMPTY = "an array of length 0"
+SUM_AND_PRODUCT = "a sum that is a product elsewhere"
 
 
 def uniform(size: int) -> Axis:
@@ -141,179 +155,37 @@ def frozen_if_uniform(axis: Axis, reason: str) -> Axis:
     return tuple((s or IndexSet(n, reasons={reason}), n) for s, n in axis)
 
 
-def unify(a: Axis, b: Axis) -> Axis:
-    """Unify two axes of the same length, and return what both are then."""
-    if length(a) == 0:
-        return _empty(a, b)
-    # From the slowest dims to the fastest: both stacks have the slowest on top.
-    unified, left, right = [], list(reversed(a)), list(reversed(b))
-    while left and right:
-        (x, n), (y, m) = left.pop(), right.pop()
-        if n != m:
-            small, large = min(n, m), max(n, m)
-            if large % small:
-                reason = "factors that do not match"
-                freeze(((x, n), (y, m), *left, *right, *unified), reason)
-                return fresh(length(a), reason)
-            # Factor the larger dim; its slower part is unified with the smaller dim,
-            # and the faster one goes back onto the stack.
-            longer, rest = (left, x) if n > m else (right, y)
-            first, second = _factored(rest, small, large // small)
-            longer.append((second, large // small))
-            x, y = (first, y) if n > m else (x, first)
-        unified.append((_union(x, y), min(n, m)))
-    return tuple(unified)
+def digits_of(sum_: IndexSet, sizes: Sequence[int]) -> list[IndexSet]:
+    """Return the digits of an index set, or of a digit, the slowest first."""
+    root, stride = sum_.root, 1
+    if root.kind == "digit":
+        (whole,), stride = root.parts, root.stride
+    else:
+        whole = root
+    digits = []
+    for size in reversed(sizes):
+        digits.append(IndexSet(size, "digit", (whole,), stride=stride))
+        stride *= size
+    whole.root.digits += digits
+    return digits[::-1]
 
 
-def reshaped(axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
-    """Return the axes after a reshape, which splits and merges dims in C order."""
-    if 0 in shape:
-        # No entry tells which index of the result is which of the operand.
-        _ = _empty(*axes)
-        return [fresh(n, EMPTY) for n in shape]
-    dims = [dim for axis in axes for dim in axis if dim[1] != 1][::-1]
-    out: list[Axis] = []
-    for size_out in shape:
-        found: list[Dim] = []
-        missing = size_out
-        while missing > 1:
-            index_set, size = dims.pop()
-            if missing % size == 0:
-                found.append((index_set, size))
-                missing //= size
-            elif size % missing == 0:
-                first, second = _factored(index_set, missing, size // missing)
-                dims.append((second, size // missing))
-                found.append((first, missing))
-                missing = 1
-            else:
-                # (4, 3) -> (6, 2): no product of dims describes the result.
-                reason = "a reshape across factors"
-                freeze(((index_set, size), *dims, *found), reason)
-                for axis in out:
-                    freeze(axis, reason)
-                return [fresh(n, reason) for n in shape]
-        out.append(tuple(found) or uniform(size_out))
-    return out
-
-
-def concatenated(axes: Sequence[Axis]) -> Axis:
-    """Return the axis of a concatenation."""
-    axes = [axis for axis in axes if length(axis) > 0]
-    if not axes:
-        return uniform(0)
-    # The length of a part that no leaf indexes, such as zeros, is not known to follow
-    # from the params: it must stay.
-    parts = tuple(_merged(frozen_if_uniform(axis, "concatenate")) for axis in axes)
-    size = sum(part.size for part in parts)
-    return ((IndexSet(size, "sum", parts), size),)
-
-
-def sliced(axis: Axis, start: int, stop: int, *, counted: bool = True) -> Axis:
-    """Return the part of an axis from start to stop; its index set becomes a sum.
-
-    A single index stays. If it is ``counted``, so do the units before it.
-    """
-    size = length(axis)
-    if (start, stop) == (0, size):
-        return axis
-    if is_uniform(axis):
-        return uniform(stop - start)
-    if start == stop:
-        freeze(axis, EMPTY)
-        return uniform(0)
-    ends = [0, start, stop, size]
-    lengths = [b - a for a, b in itertools.pairwise(ends)]
-    parts = tuple(IndexSet(n) for n in lengths if n)
-    whole = IndexSet(size, "sum", parts)
-    _ = unify(axis, ((whole, size),))
-    chosen = parts[1 if start else 0]
-    if chosen.size == 1:
-        # A single index, as h[3], counts the units before it: they must stay.
-        before_too = parts[: 2 if start else 1]
-        for part in before_too if counted else [chosen]:
-            part.freeze("an index")
-    return ((chosen, chosen.size),)
-
-
-def _empty(*axes: Axis) -> Axis:
-    """Freeze the index sets of axes of length 0, and return one of these axes."""
-    for axis in axes:
-        freeze(axis, EMPTY)
-    return uniform(0)
-
-
-def _merged(axis: Axis) -> IndexSet:
-    """Return one index set for a whole axis."""
-    parts = tuple(index_set for index_set, _ in axis if index_set is not None)
-    if len(parts) == 1:
-        return parts[0]
-    return IndexSet(math.prod(part.size for part in parts), "product", parts)
-
-
-def _factored(
-    index_set: IndexSet | None, slow: int, fast: int
-) -> tuple[IndexSet, IndexSet] | tuple[None, None]:
-    """Make an index set a product of two, and return them."""
-    if index_set is None:
-        return None, None
-    parts = IndexSet(slow), IndexSet(fast)
-    _ = _union(index_set, IndexSet(slow * fast, "product", parts))
-    return parts
-
-
-def _union(x: IndexSet | None, y: IndexSet | None) -> IndexSet | None:
-    """Make two index sets one, with the parts of both."""
-    if x is None or y is None:
-        return x or y
-    x, y = x.root, y.root
-    if x is y:
-        return x
-    # The root is the one that has parts, if only one of the two does.
-    if y.kind == "atom":
-        x, y = y, x
-    both_have_parts = x.kind != "atom"
-    x.parent = y
-    reasons = x.reasons | y.reasons
-    if both_have_parts and x.kind == y.kind:
-        match = _match_products if x.kind == "product" else _match_sums
-        match(_flat(x), _flat(y))
-    elif both_have_parts:
-        # Only y keeps its parts, so that units of x's parts could not be removed
-        # from y: neither can go.
-        reason = "a sum that is a product elsewhere"
-        reasons = reasons | {reason}
-        for part in x.parts:
-            part.freeze(reason)
-    for reason in reasons:
-        y.freeze(reason)
-    return y
-
-
-def _flat(index_set: IndexSet) -> list[IndexSet]:
-    """Return the parts; those of the same kind are replaced by their own parts."""
-    flat = []
-    for part in index_set.parts:
-        root = part.root
-        flat += _flat(root) if root.kind == index_set.kind else [root]
-    return flat
-
-
-def _match_products(a: list[IndexSet], b: list[IndexSet]) -> None:
-    """Unify the parts of two products, as the dims of two axes."""
-    _ = unify(tuple((s, s.size) for s in a), tuple((s, s.size) for s in b))
-
-
-def _match_sums(a: list[IndexSet], b: list[IndexSet]) -> None:
-    """Unify the parts of two sums, from the first to the last; the longer is split."""
-    a, b = a[::-1], b[::-1]
-    while a and b:
-        x, y = a.pop(), b.pop()
-        if x.size != y.size:
-            small = min(x.size, y.size)
-            longer, large = (a, x) if x.size > y.size else (b, y)
-            parts = IndexSet(small), IndexSet(large.size - small)
-            _ = _union(large, IndexSet(large.size, "sum", parts))
-            longer.append(parts[1])
-            x, y = (parts[0], y) if large is x else (x, parts[0])
-        _ = _union(x, y)
+def sum_of_digits(dims: Sequence[Dim]) -> IndexSet | None:
+    """Return the sum that dims are all the digits of, in the order of the dims."""
+    digits = [s.root for s, _ in dims if s is not None]
+    if len(digits) < len(dims) or any(digit.kind != "digit" for digit in digits):
+        return None
+    whole = digits[0].parts[0].root
+    slowest_first = sorted(range(len(digits)), key=lambda i: -digits[i].stride)
+    stride = whole.size
+    for digit in (digits[i] for i in slowest_first):
+        stride //= digit.size
+        if digit.parts[0].root is not whole or digit.stride != stride:
+            return None
+    if stride != 1:
+        return None
+    if slowest_first == sorted(slowest_first):
+        return whole
+    elements = np.arange(whole.size).reshape([digits[i].size for i in slowest_first])
+    order = elements.transpose(np.argsort(slowest_first)).ravel()
+    return IndexSet(whole.size, "sum", (whole,), order=order)

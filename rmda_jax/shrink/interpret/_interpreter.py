@@ -5,8 +5,8 @@ As in `JAX's own interpreters
 every variable of a jaxpr gets a value of another kind than its array: of
 `AxisInterpreter` what its axes are, of `ValueInterpreter` what is known of its entries,
 of `SmallInterpreter` what is left of it without the units that are removed. The files
-`elementwise`, `shapes`, `contractions`, `reductions`, `indexing` and `control_flow`
-have the rules of each primitive side by side.
+`elementwise`, `shapes`, `reshapes`, `contractions`, `reductions`, `indexing`, `updates`
+and `control_flow` have the rules of each primitive side by side.
 """
 
 import abc

@@ -12,7 +12,7 @@ must be known (see `PartialValue`).
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from rmda_jax._types import Shape
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, EqnAxes
 from rmda_jax.shrink.interpret._index_sets import (
     Axis,
+    IndexSet,
     UnitMasks,
     atoms_of,
     is_uniform,
@@ -70,6 +71,11 @@ class SmallInterpreter(Interpreter[Any]):
         other = copy.copy(self)
         other.path = path
         return other
+
+    def without(self, atoms: Container[IndexSet]) -> "SmallInterpreter":
+        """Return an interpreter of arrays that have all units of some atoms."""
+        removed = {a: units for a, units in self.removed.items() if a not in atoms}
+        return SmallInterpreter(self.axes, removed, self.known)
 
     def constant(self, x: Any) -> Any:
         """Return a literal, which is a scalar, as it is."""

@@ -16,10 +16,10 @@ from rmda_jax.shrink.interpret._index_sets import (
     fresh,
     frozen_if_uniform,
     length,
-    unify,
 )
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, bind, run_resized
+from rmda_jax.shrink.interpret._unification import digits_as_factors, unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -38,6 +38,7 @@ def dot_general_axes(
         out.append(unify(a.axes[i], b.axes[j]))
     for i, j in zip(*contracted, strict=True):
         # A contraction with a constant vector, as in a mean, must keep its length.
+        digits_as_factors(a.axes[i] + b.axes[j])
         x, y = (frozen_if_uniform(s, "dot_general") for s in (a.axes[i], b.axes[j]))
         _ = unify(x, y)
     for x, inner, outer in zip((a, b), contracted, batch, strict=True):
@@ -62,6 +63,7 @@ def convolution_axes(
         freeze(kernel.axes[i], "the window of a convolution")
     for i in space:
         freeze(x.axes[i], "the space of a convolution")
+    digits_as_factors(x.axes[channel] + kernel.axes[inputs])
     n_in, n_out = length(kernel.axes[inputs]), length(kernel.axes[filters])
     summed = frozen_if_uniform(kernel.axes[inputs], name)
     if groups == 1:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, freeze_all
-from rmda_jax.shrink.interpret._index_sets import length, uniform, unify
+from rmda_jax.shrink.interpret._index_sets import length, uniform
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import run_aligned
+from rmda_jax.shrink.interpret._unification import unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, EqnAxes
-from rmda_jax.shrink.interpret._index_sets import Axis, length, unify
+from rmda_jax.shrink.interpret._index_sets import Axis, length
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, run_resized
+from rmda_jax.shrink.interpret._unification import unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -73,6 +74,7 @@ def gather_axes(
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     batching = numbers.operand_batching_dims
     # The last axis of the indices is the vector that points into the operand.
+    interpreter.need_whole(1, indices, [len(indices.axes) - 1], "gather")
     batch = list(indices.axes[:-1])
     for i, j in zip(batching, numbers.start_indices_batching_dims, strict=True):
         batch[j] = unify(batch[j], x.axes[i])

@@ -119,6 +119,28 @@ def sort_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[
 register("sort", axes=sort_axes, values=sort_values, small=sort_small)
 
 
+def top_k_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
+    """Freeze the axis of which the largest entries are taken; pass on the others."""
+    place, k, axes = eqn.params.get("axis", -1), eqn.params["k"], list(x.axes)
+    interpreter.need_whole(0, x, [place], "top_k")
+    interpreter.record_role(x, range(len(axes)), "top_k")
+    axes[place] = interpreter.fresh(k, "top_k")
+    return [AxisValue(tuple(axes)) for _ in eqn.outvars]
+
+
+def top_k_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue
+) -> list[PartialValue]:
+    """The largest entries of a line are known if it is known as a whole."""
+    del interpreter
+    line = x.unknown_mask.any(eqn.params.get("axis", -1), keepdims=True)
+    mask = np.broadcast_to(line, eqn.outvars[0].aval.shape)
+    return computed_results(eqn, (x,), [mask] * 2)
+
+
+register("top_k", axes=top_k_axes, values=top_k_values)
+
+
 def pooling_axes(
     interpreter: AxisInterpreter, eqn: Any, x: AxisValue, *rest: AxisValue
 ) -> list[AxisValue]:

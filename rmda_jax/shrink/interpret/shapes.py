@@ -1,4 +1,4 @@
-"""The rules of primitives that arrange entries: reshape, transpose, concatenate, ..."""
+"""The rules of primitives that arrange entries: transpose, slice, concatenate, ..."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,18 +11,10 @@ from rmda_jax.shrink.interpret._axes import (
     EqnAxes,
     unified_axes,
 )
-from rmda_jax.shrink.interpret._index_sets import (
-    concatenated,
-    freeze,
-    fresh,
-    length,
-    reshaped,
-    sliced,
-    uniform,
-    unify,
-)
+from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length, uniform
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, bind, run_resized
+from rmda_jax.shrink.interpret._unification import concatenated, sliced, unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -45,50 +37,6 @@ register(
     "transpose",
     axes=transpose_axes,
     values=moved(lambda x, params: x.transpose(params["permutation"])),
-    views=True,
-)
-
-
-def reshape_axes(
-    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
-) -> list[AxisValue]:
-    """Split and merge the axes in C order."""
-    del interpreter
-    if eqn.params.get("dimensions") is not None:
-        raise NotImplementedError("a reshape that permutes")
-    axes = reshaped(x.axes, eqn.outvars[0].aval.shape)
-    return [AxisValue(tuple(axes), x.leaf)]
-
-
-def resized_reshape(
-    interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
-) -> dict[str, Any]:
-    """Return the small shape."""
-    return {"new_sizes": interpreter.shape(found.results[0])}
-
-
-register(
-    "reshape",
-    axes=reshape_axes,
-    values=moved(lambda x, params: x.reshape(params["new_sizes"])),
-    views=True,
-    small=run_resized(resized_reshape),
-)
-
-
-def squeeze_axes(
-    interpreter: AxisInterpreter, eqn: Any, x: AxisValue
-) -> list[AxisValue]:
-    """Drop axes of length 1."""
-    del interpreter
-    axes = reshaped(x.axes, eqn.outvars[0].aval.shape)
-    return [AxisValue(tuple(axes), x.leaf)]
-
-
-register(
-    "squeeze",
-    axes=squeeze_axes,
-    values=moved(lambda x, params: x.squeeze(params["dimensions"])),
     views=True,
 )
 

@@ -33,6 +33,10 @@ KNOWN = {
     "sorting by known keys": (lambda k, x: jnp.stack(lax.sort((k, x))), 12),
     "sorting by others": (lambda k, x: jnp.stack(lax.sort((x, k))), 0),
     "order of lines": (lambda k, x: jnp.argsort(jnp.concatenate([k, x])), 12),
+    "largest of lines": (
+        lambda k, x: jnp.stack(lax.top_k(jnp.concatenate([k, x]), 2)),
+        12,
+    ),
     "place that is known": (lambda k, x: jnp.concatenate([k, x])[jnp.array([2, 3])], 4),
     "place that is not": (lambda k, x: k[x[:, 0].astype(int) % 3], 0),
     "rows of a table": (
@@ -44,6 +48,54 @@ KNOWN = {
             k.at[:, 2].set(5.0), ((x[0, 0] > 0).astype(int), 0), (1, 4)
         ),
         1,
+    ),
+    "slice that is written": (
+        lambda k, x: lax.dynamic_update_slice(k, x[:2, :3], (1, 1)),
+        6,
+    ),
+    "slice written somewhere": (
+        lambda k, x: lax.dynamic_update_slice(
+            k, jnp.zeros((1, 4)) * x[:1], ((x[0, 0] > 0).astype(int), 0)
+        ),
+        4,
+    ),
+    "rows that are written": (lambda k, x: k.at[jnp.array([2, 0])].set(x[:2]), 4),
+    "rows written twice": (lambda k, x: k.at[jnp.array([2, 2])].set(x[:2] * 0), 8),
+    "rows that are out of bounds": (lambda k, x: k.at[jnp.array([5])].set(x[:1]), 12),
+    "rows of clipped places": (
+        lambda k, x: k.at[jnp.array([5])].set(x[:1], mode="clip"),
+        8,
+    ),
+    "rows that are added": (lambda k, x: k.at[jnp.array([2, 2])].add(x[:2] * k[:2]), 8),
+    "zeros added somewhere": (
+        lambda k, x: k.at[(x[:, 0] > 0).astype(int)].add(x * (k[2] > 0) * 0),
+        12,
+    ),
+    "columns added somewhere": (
+        lambda k, x: k.at[(x[:, 0] > 0).astype(int)].add(x * jnp.array([0, 1, 0, 1])),
+        6,
+    ),
+    "products somewhere": (
+        lambda k, x: k.at[(x[:, 0] > 0).astype(int)].multiply(x),
+        4,
+    ),
+    "maxima somewhere": (
+        lambda k, x: k.at[(x[:, 0] > 0).astype(int)].max(0 * x),
+        12,
+    ),
+    "minima somewhere": (
+        lambda k, x: k.at[(x[:, 0] > 0).astype(int)].min(0 * x),
+        4,
+    ),
+    "rows of a function": (
+        lambda k, x: k.at[(x[:, 0] > 0).astype(int)].apply(jnp.sin),
+        0,
+    ),
+    "rows of many": (
+        lambda k, x: jax.vmap(lambda a, i, b: a.at[i].add(b))(
+            k, (x > 0).astype(int), x * jnp.array([[0.0], [1], [0]])
+        ),
+        8,
     ),
     "border": (lambda k, x: jnp.pad(x, 1), 18),
     "pooling": (
