@@ -321,7 +321,7 @@ def evaluated(
     values, jaxpr = ValueInterpreter(found.axes.read_whole), found.closed.jaxpr
     # Only leaves that are added to something can take constants: the positions of the
     # others, as large as the params, are not needed.
-    shifting = {leaf for leaf, _, role in found.axes.roles if role == "shifts"}
+    shifting = {role.leaf for role in found.axes.roles if role.name == "shifts"}
     args = []
     for name, leaf, mask in zip(found.names, leaves, masks, strict=True):
         x = known(leaf)

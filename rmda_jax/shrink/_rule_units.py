@@ -97,7 +97,7 @@ def removable(
       **options: See ``fn``.
     """
     leaves, treedef = jax.tree.flatten(params)
-    names, generic = leaf_names(params), _generic(leaves)
+    names, generic = leaf_names(params), generic_values(leaves)
     sides: list[list[Removable]] = [[] for _ in coupled]
     for consuming in (True, False):
         values = dict(zip(names, (x.copy() for x in generic), strict=True))
@@ -215,7 +215,7 @@ class _Side(NamedTuple):
         return Removable(units, np.unique(np.concatenate(pairs), axis=0))
 
 
-def _generic(leaves: Sequence[Any]) -> list[np.ndarray]:
+def generic_values(leaves: Sequence[Any]) -> list[Any]:
     """Return leaves with values that are different, positive and nowhere special.
 
     Other leaves than floating ones, such as masks, keep theirs if they have any.
@@ -226,6 +226,8 @@ def _generic(leaves: Sequence[Any]) -> list[np.ndarray]:
         shape, dtype = shape_dtype_of(leaf)
         if jnp.issubdtype(dtype, jnp.inexact):
             values.append(np.asarray(rng.uniform(0.5, 1.5, shape), dtype))
+        elif jnp.issubdtype(dtype, jax.dtypes.extended):
+            values.append(leaf)  # a key
         elif isinstance(leaf, jax.ShapeDtypeStruct):
             values.append(np.ones(shape, dtype))
         else:
