@@ -25,8 +25,8 @@ class UnitRules(RegularizerMap):
 
     Attributes:
       rules: The rules.
-      left_out: The groups of units that have none, by their axes, and why; but for the
-        inputs and the outputs of the function.
+      left_out: The groups of units that have none, by their axes, and why; but for what
+        is no hidden unit: inputs and outputs, layers of a scan, windows.
     """
 
     left_out: tuple[str, ...]
@@ -153,6 +153,9 @@ def group_rules(
 spec = group_rules  # an alias, the name of before
 
 
+_NOT_HIDDEN = {"an input", "an output", "scan", "the window of a convolution"}
+
+
 class _Chosen(NamedTuple):
     """The groups that get rules, and which units have none, and why."""
 
@@ -173,8 +176,7 @@ class _Chosen(NamedTuple):
         left_out = []
         rows = zip(traces.units.values(), found, strict=True)
         for number, (group, places) in enumerate(rows):
-            known = number in numbers or group.frozen & {"an input", "an output"}
-            if known or group.size == 1:
+            if number in numbers or group.frozen & _NOT_HIDDEN or group.size == 1:
                 continue
             if group.frozen:
                 why = "; ".join(sorted(group.frozen))

@@ -446,6 +446,20 @@ def test_the_report_says_which_units_have_no_rule():
     assert str(spec) == f"{spec!r}\nno rule for {line}"
 
 
+def test_shapes_are_enough_also_of_keys():
+    def fn(p, x):
+        h = jnp.tanh(x @ p["a"])
+        return h @ p["c"]  # a module keeps the key for its training
+
+    params = normal({"a": (4, 6), "c": (6, 2)}) | {"key": jax.random.key(0)}
+    abstract = jax.eval_shape(lambda: params)
+    (rule,) = shrink.group_rules(fn, abstract, X).rules
+    assert rule == ("c", rj.group_lasso(-2), 1.0)
+    rules = shrink.group_rules(fn, params, X)
+    assert rules.rules == (rule,)
+    assert shrink.costs(fn, params, X, regularizer=rules).units[0].size == 6
+
+
 def test_where_must_allow_all_that_reads_a_unit():
     fn, params, x = BY_NAME["residual"]
     spec = shrink.group_rules(fn, params, x, where=("in*", "out*"))
