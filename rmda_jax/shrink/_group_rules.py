@@ -13,7 +13,7 @@ from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.regularizers.named._groups import group_lasso
 from rmda_jax.regularizers.named._products import tied_group_lasso
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._trace import Traced, traced
+from rmda_jax.shrink._trace import Couplings, Traced, hold_back, traced
 from rmda_jax.shrink._unit_places import Place, Side, is_on, removing
 from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
@@ -52,6 +52,7 @@ def group_rules(
     side: Side = "consumers",
     where: str | Sequence[str] = "*",
     weighted: bool = True,
+    couplings: Couplings | None = None,
     for_program: bool = False,
     **options: Any,
 ) -> UnitRules:
@@ -80,8 +81,10 @@ def group_rules(
       side: Which members make a group: the ``"consumers"`` of a unit; its
         ``"producers"`` with biases, scales and shifts, whose zero makes a unit constant
         (let ``where`` leave out statistics, which are not trained); or ``"all"``.
-      where: Patterns of the leaves that may be regularized.
+      where: Patterns of the leaves that may be regularized. Units that do not go
+        without zeros in others have no rule.
       weighted: As in `group_lasso`.
+      couplings: As in `plan`: groups of units that it is to leave have no rule.
       for_program: Whether zeros are to be removed by a plan with ``for_program``. It
         can do more: sums over units can spare those whose producers are zero, and the
         function's own numbers do not matter. A function that keeps a number of heads
@@ -125,6 +128,7 @@ def group_rules(
     allowed = _matching(names, (where,) if isinstance(where, str) else where)
     options["for_program"] = for_program
     traces = traced(fn, params, *inputs, **options)
+    hold_back(traces, couplings)
 
     def chosen(side: Side) -> _Chosen:
         places = [
@@ -135,8 +139,8 @@ def group_rules(
             [p for p in group if is_on(side, p.member) and p.leaf in allowed]
             for group in places
         ]
-        found = removing(fn, params, *inputs, places=places, **options)
-        return _Chosen.of(traces, found)
+        given = {"places": places, "couplings": couplings}
+        return _Chosen.of(traces, removing(fn, params, *inputs, **given, **options))
 
     groups, left_out = chosen(side)
     if not groups:

@@ -190,6 +190,20 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
     return Traced(closed, names, values, axes, units)
 
 
+def hold_back(found: Traced, couplings: Couplings | None) -> None:
+    """Freeze the groups of units that are frozen in some couplings, or not in them."""
+    if couplings is None:
+        return
+    key = lambda units: tuple(
+        (m.leaf, m.axis, m.positions.tobytes()) for m in units.members
+    )
+    chosen = {key(units): units.frozen for units in couplings.units}
+    missing = frozenset({"not among the couplings"})
+    for atom, units in found.units.items():
+        frozen = units.frozen | chosen.get(key(units), missing)
+        found.units[atom] = dataclasses.replace(units, frozen=frozen)
+
+
 def _collected(
     leaves: list[AxisValue], axes: AxisInterpreter
 ) -> dict[IndexSet, UnitGroup]:

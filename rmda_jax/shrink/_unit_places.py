@@ -17,7 +17,7 @@ import numpy as np
 from rmda_jax._types import Params
 from rmda_jax.shrink._plan import GroupCut, plan
 from rmda_jax.shrink._rule_units import generic_values
-from rmda_jax.shrink._trace import UnitMember
+from rmda_jax.shrink._trace import Couplings, UnitMember
 from rmda_jax.specs._names import leaf_names
 
 Side = Literal["consumers", "producers", "all"]
@@ -55,6 +55,7 @@ def removing(
     params: Params,
     *inputs: Any,
     places: Sequence[list[Place]],
+    couplings: Couplings | None,
     for_program: bool,
     **options: Any,
 ) -> list[list[Place] | str]:
@@ -69,6 +70,7 @@ def removing(
       params: As in `trace`: of floating leaves the values do not count.
       *inputs: See ``fn``.
       places: For each group that `trace` finds the places that are proposed.
+      couplings: As in `plan`.
       for_program: As in `plan`.
       **options: See ``fn``.
 
@@ -84,7 +86,8 @@ def removing(
         tried = {i: _one_axis_each(places[i], pick) for i in left}
         values = generic | _with_zeros(generic, tried.values())
         probe = treedef.unflatten(values.values())
-        cuts = plan(fn, probe, *inputs, for_program=for_program, **options).cuts
+        how = {"couplings": couplings, "for_program": for_program}
+        cuts = plan(fn, probe, *inputs, **how, **options).cuts
         for i, group in tried.items():
             if cuts[i].removed[0]:
                 found[i] = group

@@ -460,6 +460,16 @@ def test_shapes_are_enough_also_of_keys():
     assert shrink.costs(fn, params, X, regularizer=rules).units[0].size == 6
 
 
+def test_units_that_the_couplings_keep_have_no_rule():
+    fn, params, x = BY_NAME["residual"]
+    found = shrink.trace(fn, params, x)
+    kept = found.keep(*found.find("head", 0), reason="the stream of others")
+    spec = shrink.group_rules(fn, params, x, couplings=kept)
+    assert [rule.pattern for rule in spec.rules] == ["out0", "out1"]
+    (line,) = spec.left_out
+    assert line == "6 units embed[1] head[0] in0[0] ...: the stream of others"
+
+
 def test_where_must_allow_all_that_reads_a_unit():
     fn, params, x = BY_NAME["residual"]
     spec = shrink.group_rules(fn, params, x, where=("in*", "out*"))
