@@ -15,6 +15,7 @@ from rmda_jax.regularizers.named._products import tied_group_lasso
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._trace import Couplings, Traced, hold_back, traced
 from rmda_jax.shrink._unit_places import Place, Side, is_on, removing
+from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
 
@@ -41,8 +42,8 @@ class UnitRules(RegularizerMap):
     def _lines(self) -> list[str]:
         return [f"no rule for {line}" for line in self.left_out]
 
-    def _remarks(self, *args: Any) -> list[str]:
-        return [*super()._remarks(*args), *self._lines()]
+    def _remarks(self, rules: list[LeafRule], params: Params) -> list[str]:
+        return [*super()._remarks(rules, params), *self._lines()]
 
 
 def group_rules(

@@ -363,6 +363,18 @@ def equinox_cell(kind):
     return fn, params
 
 
+@pytest.mark.parametrize("kind", ["lora", "lstm"])
+def test_costs_know_the_rules_of_kernels_that_are_put_together(kind):
+    fn, shapes, _ = KINDS[kind]
+    params, x = normal(shapes), jnp.ones((3, 2, 4) if fn is lstm else (3, 4))
+    spec = shrink.group_rules(fn, params, x)
+    (pruned,) = pruned_by_rule(spec, params)
+    small = shrink.apply(shrink.plan(fn, pruned, x), pruned)
+    costs = shrink.costs(fn, params, x, regularizer=spec)
+    alive = costs.alive(jax.tree.leaves(spec.support(pruned)))
+    assert costs.weights(alive) == sum(leaf.size for leaf in small.values())
+
+
 def long(*row):
     return pytest.param(*row, marks=pytest.mark.long)
 
