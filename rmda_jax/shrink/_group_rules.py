@@ -1,10 +1,10 @@
 """From couplings to a RegularizerMap: its groups are the units that can be removed."""
 
+import dataclasses
 import fnmatch
 import glob
-import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -13,11 +13,37 @@ from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.regularizers.named._groups import group_lasso
 from rmda_jax.regularizers.named._products import tied_group_lasso
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._trace import UnitMember, trace
+from rmda_jax.shrink._trace import Couplings, Traced, hold_back, traced
+from rmda_jax.shrink._unit_places import Place, Side, is_on, removing
+from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
 
-Side = Literal["consumers", "producers", "all"]
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
+class UnitRules(RegularizerMap):
+    """The rules that `group_rules` writes.
+
+    Attributes:
+      rules: The rules.
+      left_out: The groups of units that have none, by their axes, and why; but for what
+        is no hidden unit: inputs and outputs, layers of a scan, windows.
+    """
+
+    left_out: tuple[str, ...]
+
+    def __init__(self, rules: Iterable[tuple], left_out: Iterable[str] = ()):
+        super().__init__(rules)
+        object.__setattr__(self, "left_out", tuple(left_out))
+
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *self._lines()])
+
+    def _lines(self) -> list[str]:
+        return [f"no rule for {line}" for line in self.left_out]
+
+    def _remarks(self, rules: list[LeafRule], params: Params) -> list[str]:
+        return [*super()._remarks(rules, params), *self._lines()]
 
 
 def group_rules(
@@ -27,21 +53,26 @@ def group_rules(
     side: Side = "consumers",
     where: str | Sequence[str] = "*",
     weighted: bool = True,
+    couplings: Couplings | None = None,
+    for_program: bool = False,
     **options: Any,
-) -> RegularizerMap:
+) -> UnitRules:
     r"""Write the rules whose groups are the units of a model that can be removed.
 
     .. math:: \psi(W) = \sum_u \sqrt{|W_u|}\, \|W_u\|_2
 
     where :math:`W_u` are the weights of all leaves that read unit :math:`u`: a channel,
-    also of a residual stream, a head, a gated unit. When a group is zero the unit is
-    read by nothing, and `plan` finds it. Every weight is in at most one group.
+    also of a residual stream, a head, a gated unit, an entry of a recurrent state. A
+    kernel may be put together before use, from the gates of an LSTM or the terms of
+    LoRA: then these leaves read the unit together. When a group is zero the unit is
+    read by nothing, and `plan` finds it: every group is checked by a plan for params
+    that have zeros there. Every weight is in at most one group.
 
-    Where two groups of units would share weights (heads and the dimensions inside them,
-    producers of one layer and consumers of the next), that of the larger units gets a
-    rule, and the other none. Nor do units that cannot be removed, units that lie along
-    two axes of one leaf (the kernel of a recurrent state: its rows and columns cross),
-    and leaves that no unit touches.
+    Units have no rule where such zeros do not remove them: a product of activations
+    reads them, too, or the function computes with their number. Where two groups of
+    units would share weights (heads and the dimensions inside them, producers of one
+    layer and consumers of the next), that of the larger units gets a rule, and the
+    other none. The result and its report name these units, and say why.
 
     Args:
       fn: As in `trace`.
@@ -51,17 +82,24 @@ def group_rules(
       side: Which members make a group: the ``"consumers"`` of a unit; its
         ``"producers"`` with biases, scales and shifts, whose zero makes a unit constant
         (let ``where`` leave out statistics, which are not trained); or ``"all"``.
-      where: Patterns of the leaves that may be regularized.
+      where: Patterns of the leaves that may be regularized. Units that do not go
+        without zeros in others have no rule.
       weighted: As in `group_lasso`.
+      couplings: As in `plan`: groups of units that it is to leave have no rule.
+      for_program: Whether zeros are to be removed by a plan with ``for_program``. It
+        can do more: sums over units can spare those whose producers are zero, and the
+        function's own numbers do not matter. A function that keeps a number of heads
+        may hold heads back without.
       **options: Given to ``fn`` as they are.
 
     Returns:
-      A map of ordinary rules where a group lies in one leaf, and ties where it spans
-      several, in the names of ``params`` (without a leading ``params/``).
+      A RegularizerMap of ordinary rules where a group lies in one leaf, and of ties
+      where it spans several, in the names of ``params`` (without a leading
+      ``params/``). Its ``left_out`` says which units have no rule, and why.
 
     Raises:
       ValueError: an unknown side, a pattern that matches nothing, or a model without a
-        unit that can be removed; the message says what freezes them.
+        unit that can be removed; the message says why, and which side has some.
       TypeError: as in `trace`.
 
     Examples:
@@ -81,7 +119,7 @@ def group_rules(
       <https://arxiv.org/abs/2301.12900>`_, CVPR 2023, whose groups are coupled layers
       of PyTorch modules.
     """
-    if side not in ("consumers", "producers", "all"):
+    if side not in get_args(Side):
         raise ValueError(
             f"`side` must be 'consumers', 'producers' or 'all', got {side!r}."
         )
@@ -89,47 +127,70 @@ def group_rules(
     names, leaves = leaf_names(params), jax.tree.leaves(params)
     shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
     allowed = _matching(names, (where,) if isinstance(where, str) else where)
-    couplings = trace(fn, params, *inputs, **options)
-    places = [
-        [_Place(m, shapes[m.leaf]) for m in units.members if _is_on(side, m)]
-        for units in couplings.free
-    ]
-    places = [[p for p in group if p.leaf in allowed] for group in places]
-    rules = [_rule(bunch, weighted) for bunch in _bunched(_disjoint(places))]
-    if not rules:
+    options["for_program"] = for_program
+    traces = traced(fn, params, *inputs, **options)
+    hold_back(traces, couplings)
+
+    def chosen(side: Side) -> _Chosen:
+        places = [
+            [] if u.frozen else [Place(m, shapes[m.leaf]) for m in u.members]
+            for u in traces.units.values()
+        ]
+        places = [
+            [p for p in group if is_on(side, p.member) and p.leaf in allowed]
+            for group in places
+        ]
+        given = {"places": places, "couplings": couplings}
+        return _Chosen.of(traces, removing(fn, params, *inputs, **given, **options))
+
+    groups, left_out = chosen(side)
+    if not groups:
+        others = (s for s in get_args(Side) if s != side and chosen(s).groups)
+        hint = next((f"; side={s!r} has some" for s in others), "")
+        of_side = "members" if side == "all" else side
         raise ValueError(
-            f"the model has no unit whose {side} could be regularized: all are frozen, "
-            "or lie along two axes of one leaf. What `trace` found:\n"
-            f"{couplings or 'nothing'}"
+            f"the model has no unit whose {of_side} could be regularized{hint}. What "
+            f"`trace` found: {'; '.join(left_out) or 'only inputs and outputs'}."
         )
-    return RegularizerMap(rules)
+    return UnitRules([_rule(bunch, weighted) for bunch in _bunched(groups)], left_out)
 
 
 spec = group_rules  # an alias, the name of before
 
 
-class _Place(NamedTuple):
-    """Where the units of one group lie in one leaf."""
-
-    member: UnitMember
-    shape: tuple[int, ...]
-
-    @property
-    def leaf(self) -> str:
-        return self.member.leaf
-
-    @property
-    def unit_size(self) -> int:
-        n_positions = self.member.positions.shape[1]
-        return n_positions * math.prod(self.shape) // self.shape[self.member.axis]
+_NOT_HIDDEN = {"an input", "an output", "scan", "the window of a convolution"}
 
 
-def _is_on(side: Side, member: UnitMember) -> bool:
-    if side == "all":
-        return True
-    if side == "consumers":
-        return "consumes" in member.roles
-    return bool(member.roles - {"consumes"})
+class _Chosen(NamedTuple):
+    """The groups that get rules, and which units have none, and why."""
+
+    groups: list[list[Place]]
+    left_out: list[str]
+
+    @classmethod
+    def of(cls, traces: Traced, found: list[list[Place] | str]) -> "_Chosen":
+        sets = [x if isinstance(x, list) else [] for x in found]
+        # Units inside of a kernel, such as the rank of LoRA, come after all others.
+        outer = {
+            atom
+            for role in traces.axes.roles
+            if role.stage != "building"
+            for atom, _ in role.index_set.atoms()
+        }
+        numbers = _disjoint(sets, [atom in outer for atom in traces.units])
+        left_out = []
+        rows = zip(traces.units.values(), found, strict=True)
+        for number, (group, places) in enumerate(rows):
+            if number in numbers or group.frozen & _NOT_HIDDEN or group.size == 1:
+                continue
+            if group.frozen:
+                why = "; ".join(sorted(group.frozen))
+            elif isinstance(places, str):
+                why = places
+            else:
+                why = "they share weights with larger ones"
+            left_out.append(f"{group.size} units {group.name}: {why}")
+        return cls([sets[number] for number in numbers], left_out)
 
 
 def _matching(names: Sequence[str], patterns: Iterable[str]) -> set[str]:
@@ -145,28 +206,32 @@ def _matching(names: Sequence[str], patterns: Iterable[str]) -> set[str]:
     return found
 
 
-def _disjoint(sets: list[list[_Place]]) -> list[list[_Place]]:
-    """Return the groups that share no weights, chosen from the largest units on."""
-    by_size = lambda places: -sum(place.unit_size for place in places)
+def _disjoint(sets: list[list[Place]], first: Sequence[bool]) -> list[int]:
+    """Return which groups share no weights, chosen from the largest units on."""
+    size = lambda number: sum(place.unit_size for place in sets[number])
+    by_size = lambda number: (not first[number], -size(number))
+    given = [number for number, places in enumerate(sets) if places]
     taken: dict[str, tuple[int, set[int]]] = {}
     chosen = []
-    for places in sorted(filter(None, sets), key=by_size):
-        claims = [(p.leaf, p.member.axis, set(p.member.positions.flat)) for p in places]
-        free = len({leaf for leaf, _, _ in claims}) == len(claims)
+    for number in sorted(given, key=by_size):
+        claims = [
+            (p.leaf, p.member.axis, set(p.member.positions.flat)) for p in sets[number]
+        ]
+        free = True
         for leaf, axis, positions in claims:
             # Along one axis other positions are other weights; two axes cross.
             front, before = taken.get(leaf, (axis, set()))
             free &= front == axis and not before & positions
         if free:
-            chosen.append(places)
+            chosen.append(number)
             for leaf, axis, positions in claims:
                 taken[leaf] = axis, positions | taken.get(leaf, (axis, set()))[1]
     return chosen
 
 
-def _bunched(sets: list[list[_Place]]) -> list[list[list[_Place]]]:
+def _bunched(sets: list[list[Place]]) -> list[list[list[Place]]]:
     """Merge groups that share a leaf, for a leaf may appear in one rule only."""
-    bunches: list[list[list[_Place]]] = []
+    bunches: list[list[list[Place]]] = []
     leaves = lambda bunch: {place.leaf for places in bunch for place in places}
     for places in sets:
         apart, bunch = [], [places]
@@ -179,7 +244,7 @@ def _bunched(sets: list[list[_Place]]) -> list[list[list[_Place]]]:
     return sorted(bunches, key=lambda bunch: min(leaves(bunch)))
 
 
-def _rule(bunch: list[list[_Place]], weighted: bool) -> tuple:
+def _rule(bunch: list[list[Place]], weighted: bool) -> tuple:
     axes: dict[str, int] = {}
     ids: dict[str, np.ndarray] = {}
     n_groups = 0

@@ -14,7 +14,7 @@ from rmda_jax.shrink._cuts import GroupCut, NotKnown, cuts_of, zero_groups
 from rmda_jax.shrink._multiples import MultipleOf, fitted, multiples_of_leaves
 from rmda_jax.shrink._removal import Contraction, Removal
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
-from rmda_jax.shrink._trace import Couplings, Traced, traced
+from rmda_jax.shrink._trace import Couplings, Traced, hold_back, traced
 from rmda_jax.shrink._width_dependence import width_dependent
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks, atoms_of
 from rmda_jax.shrink.interpret._interpreter import Path
@@ -162,7 +162,8 @@ def plan(
     shapes = dict(zip(found.names, (shape_dtype_of(x)[0] for x in leaves), strict=True))
     values = evaluated(found, leaves)
     contractions = contractions_of(found, values)
-    candidates = _candidates(found, leaves, couplings)
+    hold_back(found, couplings)
+    candidates = _candidates(found, leaves)
     not_known = _not_known(found, values)
     for atom in candidates.keys() & not_known.keys():
         candidates[atom] &= ~not_known[atom][0]
@@ -286,7 +287,7 @@ def evaluated(
     values, jaxpr = ValueInterpreter(found.axes.read_whole), found.closed.jaxpr
     # Only leaves that are added to something can take constants: the positions of the
     # others, as large as the params, are not needed.
-    shifting = {leaf for leaf, _, role in found.axes.roles if role == "shifts"}
+    shifting = {role.leaf for role in found.axes.roles if role.name == "shifts"}
     args = []
     for name, leaf, mask in zip(found.names, leaves, masks, strict=True):
         x = known(leaf)
@@ -301,19 +302,8 @@ def evaluated(
     return values
 
 
-def _candidates(
-    found: Traced, leaves: list[Any], couplings: Couplings | None
-) -> UnitMasks:
+def _candidates(found: Traced, leaves: list[Any]) -> UnitMasks:
     """Return the units that may go: those of free groups, if they are finite."""
-    key = lambda units: tuple(
-        (m.leaf, m.axis, m.positions.tobytes()) for m in units.members
-    )
-    chosen = None if couplings is None else {key(u): u.frozen for u in couplings.units}
-    if chosen is not None:
-        missing = frozenset({"not among the couplings"})
-        for atom, units in found.units.items():
-            frozen = units.frozen | chosen.get(key(units), missing)
-            found.units[atom] = dataclasses.replace(units, frozen=frozen)
     values = dict(zip(found.names, leaves, strict=True))
     candidates = {}
     for atom, units in found.units.items():

@@ -107,7 +107,11 @@ class Contraction:
         # factor is unknown the other is 0, so that 0 may stand for the unknown one.
         params = self.eqn.params | {"precision": (lax.Precision.HIGHEST,) * 2}
         terms = np.where(missing, a.value, np.zeros((), a.value.dtype))
-        out = np.asarray(self.eqn.primitive.bind(terms, b.value, **params))
+        if terms.any() and b.value.any():
+            out = np.asarray(self.eqn.primitive.bind(terms, b.value, **params))
+        else:
+            result = self.eqn.outvars[0].aval
+            out = np.zeros(result.shape, result.dtype)
         return out, ~removed_entries(self.result, removed, out.shape)
 
     def _zero_and_constant(self, removed: UnitMasks) -> tuple[np.ndarray, np.ndarray]:

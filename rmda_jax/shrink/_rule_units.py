@@ -5,6 +5,7 @@ is, and producers that are zero remove none where an activation makes 1/2 of the
 `plan` is asked, about params with zeros where the groups can make them.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -97,10 +98,10 @@ def removable(
       **options: See ``fn``.
     """
     leaves, treedef = jax.tree.flatten(params)
-    names, generic = leaf_names(params), _generic(leaves)
+    names, generic = leaf_names(params), generic_values(leaves)
     sides: list[list[Removable]] = [[] for _ in coupled]
     for consuming in (True, False):
-        values = dict(zip(names, (x.copy() for x in generic), strict=True))
+        values = dict(zip(names, map(copy.copy, generic), strict=True))
         found = [_Side.of(units, consuming, groups, values) for units in coupled]
         if not any(side.probed.any() for side in found):
             continue
@@ -215,7 +216,7 @@ class _Side(NamedTuple):
         return Removable(units, np.unique(np.concatenate(pairs), axis=0))
 
 
-def _generic(leaves: Sequence[Any]) -> list[np.ndarray]:
+def generic_values(leaves: Sequence[Any]) -> list[Any]:
     """Return leaves with values that are different, positive and nowhere special.
 
     Other leaves than floating ones, such as masks, keep theirs if they have any.
@@ -226,6 +227,9 @@ def _generic(leaves: Sequence[Any]) -> list[np.ndarray]:
         shape, dtype = shape_dtype_of(leaf)
         if jnp.issubdtype(dtype, jnp.inexact):
             values.append(np.asarray(rng.uniform(0.5, 1.5, shape), dtype))
+        elif jnp.issubdtype(dtype, jax.dtypes.extended):  # a key
+            is_abstract = isinstance(leaf, jax.ShapeDtypeStruct)
+            values.append(jnp.zeros(shape, dtype) if is_abstract else leaf)
         elif isinstance(leaf, jax.ShapeDtypeStruct):
             values.append(np.ones(shape, dtype))
         else:

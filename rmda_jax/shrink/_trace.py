@@ -178,7 +178,9 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
     for i, spec in enumerate(specs):
         leaf = names[i] if i < len(names) else None
         reason = None if leaf else "an input"
-        values.append(AxisValue(tuple(fresh(n, reason) for n in spec.shape), leaf))
+        dims = tuple(fresh(n, reason) for n in spec.shape)
+        weights = None if leaf is None else frozenset({leaf})
+        values.append(AxisValue(dims, leaf, weights))
     axes = AxisInterpreter(for_program)
     for value in axes.eval_closed_jaxpr(closed, values):
         # Whoever calls the function counts on the shapes of its outputs.
@@ -188,15 +190,25 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
     return Traced(closed, names, values, axes, units)
 
 
+def hold_back(found: Traced, couplings: Couplings | None) -> None:
+    """Freeze the groups of units that are frozen in some couplings, or not in them."""
+    if couplings is None:
+        return
+    key = lambda units: tuple(
+        (m.leaf, m.axis, m.positions.tobytes()) for m in units.members
+    )
+    chosen = {key(units): units.frozen for units in couplings.units}
+    missing = frozenset({"not among the couplings"})
+    for atom, units in found.units.items():
+        frozen = units.frozen | chosen.get(key(units), missing)
+        found.units[atom] = dataclasses.replace(units, frozen=frozen)
+
+
 def _collected(
     leaves: list[AxisValue], axes: AxisInterpreter
 ) -> dict[IndexSet, UnitGroup]:
     """Return a group of units for every atom that the leaves are indexed by."""
-    # Only now: while axes are unified, an atom may still become a product or a sum.
-    roles = defaultdict(set)
-    for leaf, index_set, role in axes.roles:
-        for atom, _ in index_set.atoms():
-            roles[leaf, atom].add(role)
+    roles = _roles(axes)
     found: dict[IndexSet, dict[tuple[str, int], list[np.ndarray]]] = {}
     for value in leaves:
         for i, axis in enumerate(value.axes):
@@ -214,7 +226,7 @@ def _collected(
                     leaf,
                     axis,
                     np.sort(np.concatenate(positions, axis=1), axis=1),
-                    frozenset(roles[leaf, atom]),
+                    roles(leaf, atom),
                 )
                 for (leaf, axis), positions in sorted(places.items())
             ),
@@ -223,3 +235,21 @@ def _collected(
         for atom, places in found.items()
     }
     return dict(sorted(units.items(), key=lambda item: -item[1].size))
+
+
+def _roles(axes: AxisInterpreter) -> Callable[[str, IndexSet], frozenset[str]]:
+    """Return what says the roles of a leaf for an atom."""
+    # Only now: while axes are unified, an atom may still become a product or a sum.
+    found: dict[tuple[str, str, IndexSet], set[str]] = defaultdict(set)
+    for role in axes.roles:
+        for atom, _ in role.index_set.atoms():
+            found[role.stage, role.leaf, atom].add(role.name)
+
+    def of(leaf: str, atom: IndexSet) -> frozenset[str]:
+        alone, in_kernel, building = (
+            found[stage, leaf, atom] for stage in ("alone", "in a kernel", "building")
+        )
+        # Inside of a kernel the units are read, or made, by the kernel as a whole.
+        return frozenset(alone | (in_kernel or building))
+
+    return of

@@ -16,6 +16,8 @@ from hypothesis import Phase, given, settings, strategies as st
 from jax import lax
 
 from rmda_jax import shrink
+from rmda_jax.shrink._rule_units import RuleGroups
+from rmda_jax.specs._leaf_rules import active
 from tests._x64 import float64
 
 N_EXAMPLES = int(
@@ -347,3 +349,39 @@ def test_programs_of_networks_that_write_and_shuffle(kind):
         error = np.abs(small_fn(shrink.apply(plan, params), x) - wanted).max()
     assert error <= 1e-12 * np.abs(wanted).max()
     check_all_that_can_go_goes(book, flat, plan)
+
+
+@pytest.mark.long
+@settings(max_examples=N_EXAMPLES, phases=[Phase.generate], deadline=None)
+@given(
+    book=books(),
+    side=st.sampled_from(["consumers", "producers", "all"]),
+    for_program=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_zero_groups_of_the_rules_go(book, side, for_program, seed):
+    rng = np.random.default_rng(seed)
+    flat = {name: rng.normal(size=shape) for name, shape in book.shapes.items()}
+    x = rng.normal(size=INPUTS[book.family])
+    fn = lambda params, x: run(book.layers, nested(params), x)
+    with float64():
+        try:
+            spec = shrink.group_rules(fn, flat, x, side=side, for_program=for_program)
+        except ValueError as error:  # the whole stream is under a layer norm
+            if "no unit whose" not in str(error):
+                raise
+            return
+        rules = active(spec.resolve(flat))
+        groups = RuleGroups.of(rules, flat)
+        dead = rng.random(sum(groups.sizes)) < 0.5
+        dead[np.cumsum((0, *groups.sizes[:-1]))] = False  # one of each rule stays
+        zeros = {name: (ids >= 0) & dead[ids] for name, ids in groups.ids.items()}
+        pruned = flat | {name: np.where(z, 0, flat[name]) for name, z in zeros.items()}
+        plan = shrink.plan(fn, pruned, x, for_program=for_program)
+        small = shrink.program(plan, fn, pruned, x)
+        wanted = fn(pruned, x)
+        found = small(shrink.apply(plan, pruned), x)
+    for name, z in zeros.items():
+        z = np.broadcast_to(z, flat[name].shape)
+        assert not z[np.ix_(*plan.kept[name])].any(), name
+    assert np.abs(found - wanted).max() <= 1e-9 * np.abs(wanted).max()

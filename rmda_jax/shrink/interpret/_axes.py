@@ -8,7 +8,7 @@ the reason; but see `AxisInterpreter.for_program`.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,37 @@ from rmda_jax.shrink.interpret._unification import digits_as_factors, unify
 
 @dataclasses.dataclass(frozen=True)
 class AxisValue:
-    """The axes of an array, and the name of the leaf that it is (a view of)."""
+    """The axes of an array, and what it is computed from.
+
+    Attributes:
+      axes: Its axes.
+      leaf: The name of the leaf that it is, or is a view of; None for other arrays.
+      weights: The leaves that it is computed from, if from these alone, as a kernel
+        that is put together before use; None if it may depend on an input.
+    """
 
     axes: tuple[Axis, ...]
     leaf: str | None = None
+    weights: frozenset[str] | None = None
+
+
+class Role(NamedTuple):
+    """What a leaf does to an index set.
+
+    Attributes:
+      leaf: The name of the leaf.
+      index_set: Along one of its axes.
+      name: produces, scales, shifts, consumes, or that of a primitive.
+      stage: In an equation that has an input, or what depends on one, a leaf acts
+        ``"alone"``, or as a part of what leaves are put together to, ``"in a kernel"``.
+        In an equation of leaves alone it is ``"building"`` something of them: a kernel,
+        or a state that the network starts with.
+    """
+
+    leaf: str
+    index_set: IndexSet
+    name: str
+    stage: Literal["alone", "in a kernel", "building"]
 
 
 class EqnAxes(NamedTuple):
@@ -61,7 +88,8 @@ class AxisInterpreter(Interpreter[AxisValue]):
     def __init__(self, for_program: bool = False) -> None:
         super().__init__()
         self.for_program = for_program
-        self.roles: list[tuple[str, IndexSet, str]] = []
+        self.roles: list[Role] = []
+        self._of_leaves_alone = False  # whether the equation has no input
         self.eqns: dict[Path, EqnAxes] = {}
         self.read_whole: dict[Path, dict[int, list[int]]] = {}
         self.computed_whole: dict[Path, list[Axis]] = {}
@@ -69,14 +97,21 @@ class AxisInterpreter(Interpreter[AxisValue]):
         self.outputs: dict[tuple[Path, int], list[AxisValue]] = {}
 
     def record_role(self, value: AxisValue, axes: Sequence[int], role: str) -> None:
-        """Record what a leaf does to the index sets along some of its axes."""
+        """Record what leaves do to the index sets along some axes of an array."""
         if value.leaf is not None:
-            self.roles += [
-                (value.leaf, index_set, role)
-                for i in axes
-                for index_set, _ in value.axes[i]
-                if index_set is not None
-            ]
+            leaves = {value.leaf}
+            stage = "building" if self._of_leaves_alone else "alone"
+        elif value.weights and not self._of_leaves_alone:
+            leaves, stage = value.weights, "in a kernel"
+        else:
+            return
+        self.roles += [
+            Role(leaf, index_set, role, stage)
+            for leaf in sorted(leaves)
+            for i in axes
+            for index_set, _ in value.axes[i]
+            if index_set is not None
+        ]
 
     def need_whole(
         self, number: int, value: AxisValue, places: Iterable[int], reason: str
@@ -116,7 +151,8 @@ class AxisInterpreter(Interpreter[AxisValue]):
         smaller. An array that the function makes of a scalar, as `jax.numpy.zeros`
         does, is not a constant of the jaxpr: it is broadcast.
         """
-        return AxisValue(tuple(self.fresh(n, CONSTANT) for n in np.shape(x)))
+        axes = tuple(self.fresh(n, CONSTANT) for n in np.shape(x))
+        return AxisValue(axes, weights=frozenset())
 
     def eval_closed_jaxpr(
         self, closed: Any, args: Sequence[AxisValue]
@@ -131,7 +167,15 @@ class AxisInterpreter(Interpreter[AxisValue]):
         """Apply the primitive's rule of axes, and keep what it returns."""
         rules = RULES.get(eqn.primitive.name)
         rule = freeze_all if rules is None else rules.axes
+        weights = [x.weights for x in operands if x.weights is not None]
+        alone = self._of_leaves_alone = len(weights) == len(operands)
         results = tuple(rule(self, eqn, *operands))
+        if alone:
+            together = frozenset().union(*weights)
+            results = tuple(
+                dataclasses.replace(x, weights=together) if x.weights is None else x
+                for x in results
+            )
         self.eqns[self.path] = EqnAxes(eqn, operands, results)
         return results
 

@@ -150,7 +150,7 @@ def scan_axes(
     slices = []
     for x in operands[n_consts + n_carry :]:
         freeze(x.axes[0], "scan")
-        slices.append(AxisValue(x.axes[1:], x.leaf))
+        slices.append(AxisValue(x.axes[1:], x.leaf, x.weights))
     # The carry may be uniform before the first iteration, as zeros are, and not after.
     carry = [AxisValue(tuple(map(_varying, x.axes))) for x in carry]
     out = interpreter.eval_closed_jaxpr(eqn.params["jaxpr"], [*consts, *carry, *slices])
