@@ -26,7 +26,11 @@ from rmda_jax.regularizers import (
     tied_group_lasso as tied_group_lasso,
     top_k as top_k,
 )
-from rmda_jax.schedules import budget as budget, stages as stages
+from rmda_jax.schedules import (
+    budget as budget,
+    parq_annealing as parq_annealing,
+    stages as stages,
+)
 from rmda_jax.specs import RegularizerMap as RegularizerMap
 from rmda_jax.transforms import (
     HealState as HealState,

@@ -1,5 +1,8 @@
 """Latent methods against the recorded trajectories of their peers.
 
+ProxPARQ is replayed with the levels that its authors' code had: how they are estimated
+is compared in `tests/regularizers/test_quantization.py`.
+
 Not replayed are the peers' ramps, which jump at their end, a rank that is healed, and
 healing after a prox that was skipped: there we do something else on purpose, see the
 README of the fixtures.
@@ -29,6 +32,13 @@ ELSEWHERE = {
 PAT = [name for name in names("pat/") if name not in ELSEWHERE]
 NORMAL_MAP = names("parq/normal_map")
 BREGMAN = names("bregman/")
+PARQ = [
+    name
+    for name in names("parq/")
+    if name not in NORMAL_MAP
+    # Levels that are not sorted; latent weights that are divided by a sum of rates.
+    and name not in ("parq/lsbq_optimal_2bit_channel", "parq/lsbq_2bit_tensor_shrink")
+]
 
 GROUP_AXES = {  # in Flax layouts: which axes enumerate the groups
     "Dim0Grouper": {"conv": -1, "lin": -1},
@@ -175,3 +185,51 @@ def test_linearized_bregman(name):
         return rj.linbreg(inner, rj.RegularizerMap(rules), 1.0, gamma=delta)
 
     _ = replayed(make, name)
+
+
+def parq(trajectory: Trajectory, levels):
+    """ProxPARQ around SGD with momentum, with these levels of the leaves."""
+    hyper = trajectory.hyper
+    channel_axis = -1 if hyper["quant_per_channel"] else None
+    rules = [
+        (leaf, R.piecewise_affine(found, channel_axis=channel_axis))
+        for leaf, found in levels.items()
+    ]
+    return rj.latent(
+        torch_optimizer(trajectory),
+        rj.RegularizerMap(rules),
+        rj.parq_annealing(
+            hyper["anneal_start"], hyper["anneal_end"], steepness=hyper["steepness"]
+        ),
+        start_step=hyper["anneal_start"],
+    )
+
+
+@pytest.mark.parametrize("name", PARQ)
+def test_parq(name):
+    trajectory = load(name)
+    with jax.enable_x64(True):
+        levels = {
+            leaf: jnp.asarray(trajectory.recorded[f"levels/{leaf}"])
+            for leaf in ("conv", "lin")
+        }
+
+        def step(carry, given):
+            params, state = carry
+            grads, levels = given
+            updates, state = parq(trajectory, levels).update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+            return (params, state), params
+
+        params = jax.tree.map(jnp.asarray, trajectory.init)
+        first = jax.tree.map(lambda x: x[0], levels)
+        start = params, parq(trajectory, first).init(params)
+        _, history = jax.lax.scan(step, start, (trajectory.grads, levels))
+    # In the update that renews the levels after annealing they take the quantizer's
+    # answer, which of these two is not always the nearest level.
+    renewed = trajectory.hyper["anneal_end"]
+    if "4bit" in name or "optimal" in name:
+        without = lambda tree: {k: np.delete(x, renewed, 0) for k, x in tree.items()}
+        history = without(history)
+        trajectory = trajectory._replace(params=without(trajectory.params))
+    assert_same(history, trajectory, TOLERANCE)
