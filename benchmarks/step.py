@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from benchmarks._problems import ADAM, BUDGETED, OPTIMIZERS, fill, shapes, size
+from benchmarks._problems import (
+    ADAM,
+    BUDGETED,
+    OPTIMIZERS,
+    SPECTRAL,
+    fill,
+    shapes,
+    size,
+)
 from benchmarks._programs import Stepper
 from benchmarks._rows import Options, publish
 from benchmarks._timing import Contestant, Row
@@ -50,7 +58,8 @@ class Config(Options):
     width: int = 512
     """Channels of the synthetic network: six 3x3 convolutions and a dense layer."""
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
-    """Which of ours and Optax's take part; "rmda, budget" and its like, too."""
+    """Which of ours and Optax's take part; "rmda, budget" and its like, too, and
+    with ``--repeats 10`` "aprox, nuclear, every 10"."""
     repeats: int | None = None
     """Steps in a turn; by default 1 on a CPU, and 10 where launching takes time."""
     triad_size: int = 2**25
@@ -76,7 +85,7 @@ def measure(config: Config) -> Iterator[Row]:
     """Return what every optimizer costs."""
     tree = shapes(config.network, config.width)
     params, grads = fill(tree, seed=0), fill(tree, seed=1, scale=2e-3)
-    known = {**OPTIMIZERS, **BUDGETED}
+    known = {**OPTIMIZERS, **BUDGETED, **SPECTRAL}
     steppers = {
         name: Stepper(known[name](), params, grads) for name in config.optimizers
     }
