@@ -175,6 +175,12 @@ TABLE: dict[str, Row] = {
         on(DENSE, (3, 4), **WHOLE),
         on(SINGLE, **WHOLE),
     ),
+    "weighted_group_lasso": row(
+        _prox.one_weighted_group(radial["l1"]),
+        on(None, (3, 4), weights=0.7, group_axes=()),
+        on((4, 5), weights=(0.5, 3.0, 2.0, 1.0), group_axes=0),
+        on(CONV, weights=((0.5, 2.0, 0.1, 1.0, 1.5),) * 4, group_axes=(-2, -1)),
+    ),
     "sparse_group_lasso": row(
         _prox.sparse_group_lasso(),
         on(CONV, (3, 4), l1_ratio=0.3),

@@ -53,7 +53,9 @@ PUBLIC = {
         structured_params structured_support suggest_strength
         {AT_THE_TOP}
     """,
-    "rmda_jax.regularizers": f"Regularizer least_squares_levels {FACTORIES}",
+    "rmda_jax.regularizers": f"""
+        Regularizer least_squares_levels reweighting {FACTORIES}
+    """,
     "rmda_jax.shrink": """
         BeforeAfter Conflict Costs Couplings GroupCut LayerReport OutputDifference Plan
         Program ProgramEquation Report UnitGroup UnitMember apply costs factors
