@@ -44,6 +44,8 @@ COLUMNS = {
     "times_adam": ".2f",
     "times_adam_iqr": ".2f",
     "times_rmda": ".2f",
+    "times_nuclear": ".2f",
+    "times_nuclear_iqr": ".2f",
     "of_bandwidth": ".0%",
     "gigabytes_per_second": ".1f",
 }
@@ -98,7 +100,8 @@ def measure(config: Config) -> Iterator[Row]:
     bandwidth = triad.n_bytes / times.median(TRIAD)
     common = {"problem": config.network, "parameters": size(params)}
     for name in contestants:
-        row = {"what": name, **common, **times.row(name, adam=ADAM, rmda="rmda")}
+        references = {"adam": ADAM, "rmda": "rmda", "nuclear": "aprox, nuclear"}
+        row = {"what": name, **common, **times.row(name, **references)}
         if name in steppers:
             speed = steppers[name].compulsory_bytes() / times.median(name)
             row |= steppers[name].costs() | {"of_bandwidth": speed / bandwidth}

@@ -48,9 +48,10 @@ PUBLIC = {
     "rmda_jax": f"""
         HealState LatentState ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState
         RMDAState Regularizer RegularizerMap RigLState Suggestion __version__ aprox
-        budget heal latent linbreg metrics normal_map parq_annealing proxgen proxsgd
-        proxsgd_adaptive proxssi ramda regularizers rigl rigl_params rmda shrink stages
-        structured_params structured_support suggest_strength
+        budget collapse_gates gate_params gate_penalty heal latent linbreg metrics
+        normal_map parq_annealing proxgen proxsgd proxsgd_adaptive proxssi ramda
+        regularizers rigl rigl_params rmda shrink stages structured_params
+        structured_support suggest_strength
         {AT_THE_TOP}
     """,
     "rmda_jax.regularizers": f"""
