@@ -15,6 +15,7 @@ Shapes = Any  # a tree of shapes
 Params = Any
 
 GROUPS = rj.RegularizerMap([("*/kernel", rj.group_lasso(group_axes=-2))])
+NUCLEAR = rj.RegularizerMap([("*/kernel", rj.nuclear_norm())])
 L1 = rj.RegularizerMap([("*/kernel", rj.l1())])
 STRENGTH = 1e-3
 ADAM = "optax.adam"
@@ -46,6 +47,14 @@ BUDGETED: dict[str, Callable[[], optax.GradientTransformation]] = {
     "proxgen, budget": lambda: rj.proxgen(1e-3, GROUPS, rj.budget(groups=0.5)),
     "aprox, sgd, budget": lambda: rj.aprox(
         optax.sgd(0.1, momentum=0.9), 0.1, GROUPS, rj.budget(groups=0.5)
+    ),
+}
+
+# A prox that is expensive, in every update and in one of ten: with --repeats 10.
+SPECTRAL: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "aprox, nuclear": lambda: rj.aprox(optax.sgd(0.1), 0.1, NUCLEAR, STRENGTH),
+    "aprox, nuclear, every 10": lambda: rj.aprox(
+        optax.sgd(0.1), 0.1, NUCLEAR, STRENGTH, prox_every=10
     ),
 }
 

@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from benchmarks._problems import ADAM, BUDGETED, OPTIMIZERS, fill, shapes, size
+from benchmarks._problems import (
+    ADAM,
+    BUDGETED,
+    OPTIMIZERS,
+    SPECTRAL,
+    fill,
+    shapes,
+    size,
+)
 from benchmarks._programs import Stepper
 from benchmarks._rows import Options, publish
 from benchmarks._timing import Contestant, Row
@@ -36,6 +44,8 @@ COLUMNS = {
     "times_adam": ".2f",
     "times_adam_iqr": ".2f",
     "times_rmda": ".2f",
+    "times_nuclear": ".2f",
+    "times_nuclear_iqr": ".2f",
     "of_bandwidth": ".0%",
     "gigabytes_per_second": ".1f",
 }
@@ -50,7 +60,8 @@ class Config(Options):
     width: int = 512
     """Channels of the synthetic network: six 3x3 convolutions and a dense layer."""
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
-    """Which of ours and Optax's take part; "rmda, budget" and its like, too."""
+    """Which of ours and Optax's take part; "rmda, budget" and its like, too, and
+    with ``--repeats 10`` "aprox, nuclear, every 10"."""
     repeats: int | None = None
     """Steps in a turn; by default 1 on a CPU, and 10 where launching takes time."""
     triad_size: int = 2**25
@@ -76,7 +87,7 @@ def measure(config: Config) -> Iterator[Row]:
     """Return what every optimizer costs."""
     tree = shapes(config.network, config.width)
     params, grads = fill(tree, seed=0), fill(tree, seed=1, scale=2e-3)
-    known = {**OPTIMIZERS, **BUDGETED}
+    known = {**OPTIMIZERS, **BUDGETED, **SPECTRAL}
     steppers = {
         name: Stepper(known[name](), params, grads) for name in config.optimizers
     }
@@ -89,7 +100,8 @@ def measure(config: Config) -> Iterator[Row]:
     bandwidth = triad.n_bytes / times.median(TRIAD)
     common = {"problem": config.network, "parameters": size(params)}
     for name in contestants:
-        row = {"what": name, **common, **times.row(name, adam=ADAM, rmda="rmda")}
+        references = {"adam": ADAM, "rmda": "rmda", "nuclear": "aprox, nuclear"}
+        row = {"what": name, **common, **times.row(name, **references)}
         if name in steppers:
             speed = steppers[name].compulsory_bytes() / times.median(name)
             row |= steppers[name].costs() | {"of_bandwidth": speed / bandwidth}

@@ -26,7 +26,11 @@ from rmda_jax.regularizers import (
     tied_group_lasso as tied_group_lasso,
     top_k as top_k,
 )
-from rmda_jax.schedules import budget as budget, stages as stages
+from rmda_jax.schedules import (
+    budget as budget,
+    parq_annealing as parq_annealing,
+    stages as stages,
+)
 from rmda_jax.specs import RegularizerMap as RegularizerMap
 from rmda_jax.transforms import (
     HealState as HealState,
@@ -39,6 +43,9 @@ from rmda_jax.transforms import (
     RMDAState as RMDAState,
     Suggestion as Suggestion,
     aprox as aprox,
+    collapse_gates as collapse_gates,
+    gate_params as gate_params,
+    gate_penalty as gate_penalty,
     heal as heal,
     latent as latent,
     linbreg as linbreg,

@@ -14,7 +14,7 @@ import numpy as np
 import rmda_jax as rj
 from tests.oracles import _prox, _sets, _values
 from tests.oracles._prox import Oracle
-from tests.oracles._scalar import Penalty, magnitude
+from tests.oracles._scalar import Penalty, arcs, magnitude
 
 CONV, DENSE, ATTENTION = (3, 3, 4, 5), (6, 7), (8, 2, 4)
 VECTOR, NARROW, SINGLE, NUMBER = (12,), (4, 1), (1,), ()
@@ -116,6 +116,8 @@ radial = {name: _prox.radial(penalty) for name, penalty in PENALTIES.items()}
 given_radial = _prox.radial(lambda regularizer: of(regularizer))
 given_spectral = _prox.spectral(lambda regularizer: of(regularizer))
 
+# Of four channels.
+CHANNEL_LEVELS = tuple((-1.0 - i / 4, i / 8, 0.75 + i / 4) for i in range(4))
 WHOLE = {"group_axes": (), "weighted": False}
 CHANNELS = functools.partial(on, CONV, (2, 3, 2))
 
@@ -172,6 +174,12 @@ TABLE: dict[str, Row] = {
         on(NUMBER, group_axes=()),
         on(DENSE, (3, 4), **WHOLE),
         on(SINGLE, **WHOLE),
+    ),
+    "weighted_group_lasso": row(
+        _prox.one_weighted_group(radial["l1"]),
+        on(None, (3, 4), weights=0.7, group_axes=()),
+        on((4, 5), weights=(0.5, 3.0, 2.0, 1.0), group_axes=0),
+        on(CONV, weights=((0.5, 2.0, 0.1, 1.0, 1.5),) * 4, group_axes=(-2, -1)),
     ),
     "sparse_group_lasso": row(
         _prox.sparse_group_lasso(),
@@ -283,6 +291,12 @@ TABLE: dict[str, Row] = {
         ),
         on_entries(bits=3),
         on_entries(bits=2, lower=-0.5, upper=2.0, soft=True),
+    ),
+    "piecewise_affine": row(
+        _prox.entries(arcs),
+        on_entries(levels=(-1.0, 0.0, 1.0), step_size=0.5, critical=1.0),
+        on_entries(levels=(-1.0, -0.25, 0.0, 2.0)),
+        on((4, 5), levels=CHANNEL_LEVELS, channel_axis=0, step_size=0.75),
     ),
     # --- sets ------------------------------------------------------------------------
     "box": row(

@@ -48,12 +48,15 @@ PUBLIC = {
     "rmda_jax": f"""
         HealState LatentState ProxAdamState ProxSGDAdaptiveState ProxSGDState RAMDAState
         RMDAState Regularizer RegularizerMap RigLState Suggestion __version__ aprox
-        budget heal latent linbreg metrics normal_map proxgen proxsgd proxsgd_adaptive
-        proxssi ramda regularizers rigl rigl_params rmda shrink stages structured_params
+        budget collapse_gates gate_params gate_penalty heal latent linbreg metrics
+        normal_map parq_annealing proxgen proxsgd proxsgd_adaptive proxssi ramda
+        regularizers rigl rigl_params rmda shrink stages structured_params
         structured_support suggest_strength
         {AT_THE_TOP}
     """,
-    "rmda_jax.regularizers": f"Regularizer {FACTORIES}",
+    "rmda_jax.regularizers": f"""
+        Regularizer least_squares_levels reweighting {FACTORIES}
+    """,
     "rmda_jax.shrink": """
         BeforeAfter Conflict Costs Couplings GroupCut LayerReport OutputDifference Plan
         Program ProgramEquation Report UnitGroup UnitMember apply costs factors

@@ -38,6 +38,14 @@ from rmda_jax.regularizers.named._products import (
     on_tied_groups as on_tied_groups,
     tied_group_lasso as tied_group_lasso,
 )
+from rmda_jax.regularizers.named._quantization import (
+    least_squares_levels as least_squares_levels,
+    piecewise_affine as piecewise_affine,
+)
+from rmda_jax.regularizers.named._reweighted import (
+    reweighting as reweighting,
+    weighted_group_lasso as weighted_group_lasso,
+)
 from rmda_jax.regularizers.named._sets import (
     box as box,
     l1_ball as l1_ball,

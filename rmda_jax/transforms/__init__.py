@@ -70,6 +70,11 @@ with ``binary(soft=True)`` and its like it is the revised ProxQuant.
 """
 
 from rmda_jax.transforms._adam import ProxAdamState as ProxAdamState
+from rmda_jax.transforms._gates import (
+    collapse_gates as collapse_gates,
+    gate_params as gate_params,
+    gate_penalty as gate_penalty,
+)
 from rmda_jax.transforms._heal import heal as heal
 from rmda_jax.transforms._heal_state import HealState as HealState
 from rmda_jax.transforms._latent import latent as latent

@@ -72,7 +72,9 @@ def latent(
         that with another optimizer.
       prox_every: A prox is taken in one update of so many, counted from ``start_step``,
         and in the last one before ``freeze_step``. In the others gamma advances, and
-        the params are z, without zeros. For regularizers whose prox is expensive.
+        the params move as z does, :math:`x_t = x_{t-1} + z_t - z_{t-1}`, and off zero:
+        what gamma grows by is made up for at the next prox. For regularizers whose prox
+        is expensive. In PAT the params are z there, and become 0: see docs/latent.md.
       begin_at_params: Whether z begins where its prox is the params,
         :math:`z_0 = x_0 + \gamma_0\lambda\nabla\psi(x_0)` with 0 for the gradient where
         there is none; with a `budget`, whose first :math:`\lambda` is not known, it

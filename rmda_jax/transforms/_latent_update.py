@@ -149,8 +149,8 @@ class LatentMethod:
                 lambda new, z, x: new - scale(share, z - x), z, old.latent, old.params
             )
         # gamma_t = gamma_{t-1} + delta_t
-        growth = evaluate(self.growth, count)
-        gamma = state.gamma + jnp.where(self.phases.has_begun(count), growth, 0)
+        begun = self.phases.has_begun(count)
+        gamma = state.gamma + jnp.where(begun, evaluate(self.growth, count), 0)
 
         # x_t = prox_{gamma_t lambda psi}(z_t)
         def prox() -> tuple[list[jax.Array], Any]:
@@ -159,8 +159,11 @@ class LatentMethod:
             lam = strength_now(self.strength, count, rules, critical, z)
             return prox_each(rules, *problem, gamma, lam), as_state(lam, params)
 
+        # x_t = x_{t-1} + z_t - z_{t-1}, and z_t before the first prox
         def no_prox() -> tuple[list[jax.Array], Any]:
-            return z, in_containers_of(like, state.strength)
+            beside = lambda x, new, z: jnp.where(begun, x + (new - z), new)
+            x = jax.tree.map(beside, old.params, z, old.latent)
+            return x, in_containers_of(like, state.strength)
 
         if self.phases.are_one:
             x, lam = prox()

@@ -58,6 +58,7 @@ HOW = {
     "make docs": BY_CI,
     "python -m examples.identification": AS_IT_IS,
     "python -m examples.identification --inner": "--steps 300 --seeds 2",
+    "python -m examples.identification.every": "--steps 100 --seeds 1",
     "python -m examples.budgets report": AS_IT_IS,
     "python -m examples.budgets.accuracy report": AS_IT_IS,
     "python -m examples.shrink": "--steps 0.01 --repeats 1",

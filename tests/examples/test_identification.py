@@ -15,6 +15,7 @@ import pytest
 from examples.identification import (
     __main__ as identification,
     comparison,
+    every,
     figure,
     inner,
     law,
@@ -362,6 +363,42 @@ def test_kept_results_of_inner_optimizers_are_of_the_selected_settings():
         setting = inner.SELECTED[row["method"]]
         assert (row["learning_rate"], row["factor"]) == setting[:2]
         assert len(row["distance"]) == identification.Config().seeds
+
+
+def test_kept_results_of_fewer_proxes():
+    lines = (FOLDER / "every.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    n = every.Config().seeds
+    assert all(len(row["distance"]) == n for row in rows)
+
+    def distance(prox_every, between, rate=0.003):
+        wanted = dict(prox_every=prox_every, between=between, learning_rate=rate)
+        (row,) = (row for row in rows if wanted.items() <= row.items())
+        return round(float(np.mean(row["distance"])), 2), max(row["most_wrong"])
+
+    ours, theirs = every.BETWEEN
+    for prox_every in every.EVERY:
+        assert distance(prox_every, ours) == (0.03, 0)
+    # The norm of the optimum: all params are zero.
+    assert distance(10, theirs, 0.01) == (5.27, 8)
+    assert [distance(k, theirs)[0] for k in (2, 10)] == [2.10, 3.36]
+
+
+def test_between_two_proxes_the_params_are_what_is_said():
+    rows = every.compare(jnp.arange(1), 50)
+    assert len(rows) == (2 * len(every.EVERY) - 1) * len(every.RATES)
+    grads, params = jnp.ones((40, 3)), jnp.ones((40, 3))
+    for between in every.BETWEEN:
+        tx = every.make(methods.Setting(0.1), 2, between)
+        state, x = tx.init(params), params
+        gaps = []
+        for _ in range(3):
+            updates, state = tx.update(grads, state, x)
+            x = optax.apply_updates(x, updates)
+            gaps.append(float(jnp.abs(x - state.latent).max()))
+        # The first prox is in the second update.
+        assert gaps[0] == 0 < gaps[1]
+        assert gaps[2] == pytest.approx(gaps[1] if between == "params move" else 0)
 
 
 def test_a_row_tells_when_the_structure_became_right_for_good():

@@ -90,6 +90,23 @@ def sparse_group_lasso():
     return Oracle(lambda v, t, **kw: metric_prox(v, t, 1.0, **kw), value, metric_prox)
 
 
+def one_weighted_group(lasso):
+    """The group lasso, with the weight of its only group in the step size."""
+
+    def with_weight(method):
+        def weighted(v, step_size, *rest, weights, group_axes):
+            assert group_axes == ()
+            whole = dict(group_axes=(), weighted=False)
+            return method(v, weights * step_size, *rest, **whole)
+
+        return weighted
+
+    def value(x, *, weights, group_axes):
+        return weights * lasso.value(x, group_axes=group_axes, weighted=False)
+
+    return Oracle(with_weight(lasso.prox), value, with_weight(lasso.metric_prox))
+
+
 def linf():
     """Largest magnitudes: bisection on the clipping level."""
 

@@ -27,6 +27,23 @@ class Penalty:
     upper: float = np.inf
 
 
+def arcs(levels):
+    """1/2 (x - a) (b - x) between neighbouring levels a and b, infinite beyond them."""
+    levels = np.asarray(levels, np.float64)
+    ends = levels[0], levels[-1]
+    slack = 1e-14 * np.abs(ends).max()
+
+    def value(z):
+        cell = np.searchsorted(levels, np.real(z), side="right") - 1
+        cell = np.clip(cell, 0, levels.size - 2)
+        arc = (z - levels[cell]) * (levels[cell + 1] - z) / 2
+        # Nearer than the indicators forgive: what is beyond lowers the objective.
+        is_inside = np.abs(np.real(z) - np.clip(np.real(z), *ends)) <= slack
+        return np.where(is_inside, arc, np.inf)
+
+    return Penalty(value, tuple(levels), tuple(levels), *ends)
+
+
 def slope(value, x):
     """Derivative of `value` at x by a complex step (exact to rounding)."""
     return np.imag(value(x + 1e-30j)) * 1e30

@@ -383,6 +383,12 @@ PERTURBATIONS = [
         "count % self.prox_every",
     ),
     _latent(
+        "params between two proxes are the latent weights",
+        "LatentMethod",
+        "jnp.where(begun, x + (new - z), new)",
+        "new",
+    ),
+    _latent(
         "frozen from the latent weights",
         "LatentMethod",
         "jnp.where(last, x, z)",

@@ -128,8 +128,25 @@ def test_a_prox_in_one_of_three_updates_sees_the_whole_gamma():
         assert_equal(s.gamma, other.gamma)
         if t % 3 == 0:
             assert_close(a, b, 8)
+            before = jax.tree.map(jnp.subtract, a, s.latent)
         else:
-            assert_close(a, s.latent, 8)
+            # Between two proxes the params move as the latent weights do.
+            assert_close(a, jax.tree.map(jnp.add, s.latent, before), 8)
+
+
+@pytest.mark.parametrize("every", [2, 10])
+def test_the_limit_is_as_near_as_the_pull_that_is_left_out(every):
+    target, params = jnp.array([2.0, 1.0, 0.1]), jnp.zeros(3)
+    tx = rj.aprox(optax.sgd(0.1), 0.1, rj.l1(), 0.2, prox_every=every)
+    state, update = tx.init(params), jax.jit(tx.update)
+    for _ in range(200 * every + 1):  # the last one takes a prox
+        updates, state = update(params - target, state, params)
+        params = optax.apply_updates(params, updates)
+    # A prox makes up for the pull of the updates before it, all at once.
+    behind = jnp.array([1.8, 0.8]) - params[:2]
+    assert (behind > 0).all()
+    assert (behind < 0.1 * 0.2 * (every - 1)).all()
+    assert params[2] == 0
 
 
 def test_frozen_zeros_stay_and_the_inner_state_goes_on():
