@@ -297,21 +297,6 @@ class Regularizer(CriticalStrengths, SupportMask, abc.ABC):
         self.check(shape)
         return self._unit_sizes(shape)
 
-    def unit_sets(self, shape: Shapes) -> np.ndarray:
-        """Return which units of `support` belong together, as those of a layer do.
-
-        All units of one array are one set. Groups that span arrays may be several:
-        those with entries in the same arrays are one. A budget keeps some of each.
-
-        Args:
-          shape: As in `unit_sizes`.
-
-        Returns:
-          Integer array that broadcasts to the support's shape: the number of the set.
-        """
-        self.check(shape)
-        return self._unit_sets(shape)
-
     def subgradient_distance(self, x: Arrays, v: Arrays, strength: Scalar) -> jax.Array:
         r"""Return :math:`\operatorname{dist}(v, \lambda\,\partial\psi(x))`.
 
@@ -402,10 +387,6 @@ class Regularizer(CriticalStrengths, SupportMask, abc.ABC):
 
     def _unit_sizes(self, shape: Shapes) -> np.ndarray:
         return np.ones((1,) * len(shape), int)
-
-    def _unit_sets(self, shape: Shapes) -> np.ndarray:
-        del shape
-        return np.zeros((), int)
 
     def _subgradient_distance(
         self, x: Arrays, v: Arrays, strength: jax.Array

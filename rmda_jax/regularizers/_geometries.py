@@ -66,11 +66,6 @@ class Geometry(abc.ABC):
     def sizes(self, shape: Shapes) -> np.ndarray:
         """Return the number of entries behind each unit, broadcastable to `units`."""
 
-    def sets(self, shape: Shapes) -> np.ndarray:
-        """Return the number of the set of each unit, broadcastable to `units`."""
-        del shape
-        return np.zeros((), int)
-
     @abc.abstractmethod
     def magnitudes(self, x: Arrays) -> jax.Array:
         """Return the magnitudes; their gradient at 0 is 0."""

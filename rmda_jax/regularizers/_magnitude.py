@@ -100,9 +100,6 @@ class MagnitudePenalty(Regularizer):
     def _unit_sizes(self, shape: Shapes) -> np.ndarray:
         return self.geometry.sizes(shape)
 
-    def _unit_sets(self, shape: Shapes) -> np.ndarray:
-        return self.geometry.sets(shape)
-
     def _critical_levels(self, x: Arrays, d: Arrays | None) -> jax.Array:
         if self.geometry.is_entrywise:
             level = self.penalty.critical_level(jnp.abs(x))

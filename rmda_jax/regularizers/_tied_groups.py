@@ -98,6 +98,7 @@ class TiedGroups(EuclideanGroups):
         return sizes
 
     def sets(self, shape: LeafShapes) -> np.ndarray:
+        """Return for each group the number of its set: those in the same leaves."""
         members = np.zeros((self._count(shape), len(shape)), bool)
         for i, ids in enumerate(self.groups):
             members[:, i] |= ids is None

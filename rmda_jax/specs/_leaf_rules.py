@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rmda_jax._types import Params, Scalar, shape_dtype_of_leaf
+from rmda_jax._types import Params, Scalar, Shape, shape_dtype_of_leaf
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.specs._names import is_placeholder
 
@@ -32,6 +33,21 @@ class LeafRule(NamedTuple):
         """Return what it acts on: one of the leaves, or a tuple of them."""
         several = tuple(leaves[i] for i in self.leaves)
         return several if self.is_tied else several[0]
+
+    def unit_sets(self, shapes: Sequence[Shape]) -> np.ndarray:
+        """Return which units belong together, as those of a layer do.
+
+        All units of a leaf are one set; of groups that span leaves, those in the same.
+
+        Args:
+          shapes: Of all leaves of the tree.
+
+        Returns:
+          Integers that broadcast to the shape of the support: the numbers of the sets.
+        """
+        if not self.is_tied:
+            return np.zeros((), int)
+        return self.regularizer.geometry.sets(self.take(shapes))
 
     def put(self, leaves: list[Any], new: Any) -> None:
         """Put what `take` returns back into the leaves, changed."""

@@ -43,7 +43,7 @@ def strengths_within(
     """
     levels = [x.astype(jnp.result_type(float)) for x in levels]
     floors = [
-        _floor(x, rule.regularizer.unit_sets(rule.take(shapes)), budget.at_least)
+        _floor(x, rule.unit_sets(shapes), budget.at_least)
         for rule, x in zip(rules, levels, strict=True)
     ]
     # What the floors keep is alive at any strength.
