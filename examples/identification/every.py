@@ -17,7 +17,6 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ from examples.identification.report import Row, mean_and_range, summarize, wrong
 from examples.identification.simulation import RECORD_EVERY, Entry, simulate, stack
 
 EVERY = (1, 2, 5, 10)  # they divide RECORD_EVERY
-BETWEEN = ("params move", "latent weights")  # what the params are between two proxes
+BETWEEN = {"params move": "move", "latent weights": "latent"}  # between two proxes
 RATES = (0.01, 0.003, 0.001, 3e-4)
 NAME = "AProx, SGD"
 KEPT = ("fewest_wrong", "most_wrong", "right_since", "wrong_groups", "distance")
@@ -55,16 +54,8 @@ def make(setting: Setting, every: int, between: str) -> optax.GradientTransforma
     """Return AProx around SGD, with a prox in one of so many updates."""
     rate = setting.learning_rate
     shared = optax.sgd(rate), rate, REGULARIZER, STRENGTH
-    aprox = rj.aprox(*shared, start_step=every - 1, prox_every=every)
-
-    def as_in_pat(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        has_prox = (state.count + 1) % every == 0
-        updates, state = aprox.update(grads, state, params)
-        return jnp.where(has_prox, updates, state.latent - params), state
-
-    if between == "latent weights":
-        return optax.GradientTransformation(aprox.init, as_in_pat)
-    return aprox
+    steps = {"start_step": every - 1, "prox_every": every}
+    return rj.aprox(*shared, **steps, between_proxes=BETWEEN[between])
 
 
 def compare(seeds: jax.Array, n_steps: int) -> list[Row]:
@@ -76,7 +67,7 @@ def compare(seeds: jax.Array, n_steps: int) -> list[Row]:
     """
     settings, tried = [Setting(rate) for rate in RATES], {}
     for every, between in itertools.product(EVERY, BETWEEN):
-        if every > 1 or between == BETWEEN[0]:  # with a prox in each both are one
+        if every > 1 or between == "params move":  # with a prox in each both are one
             method = functools.partial(make, every=every, between=between)
             tried[every, between] = Entry(NAME, method, stack(settings))
     run = jax.jit(lambda problem: simulate(problem, tried, seeds, n_steps))

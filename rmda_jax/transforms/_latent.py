@@ -12,7 +12,7 @@ import optax
 from rmda_jax._types import Scalar, ScalarOrSchedule
 from rmda_jax.specs._resolve import RegularizerSpec
 from rmda_jax.transforms._arguments import check_hyperparameter, with_extra_args
-from rmda_jax.transforms._latent_update import LatentMethod, Phases
+from rmda_jax.transforms._latent_update import BetweenProxes, LatentMethod, Phases
 from rmda_jax.transforms._signature import readable
 from rmda_jax.transforms._strength import check_strength
 
@@ -29,6 +29,7 @@ def latent(
     start_step: int = 0,
     freeze_step: int | None = None,
     prox_every: int = 1,
+    between_proxes: BetweenProxes = "move",
     begin_at_params: bool = False,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -71,10 +72,12 @@ def latent(
         state goes on, trains the rest alone, from the params. None: never. `heal` does
         that with another optimizer.
       prox_every: A prox is taken in one update of so many, counted from ``start_step``,
-        and in the last one before ``freeze_step``. In the others gamma advances, and
-        the params move as z does, :math:`x_t = x_{t-1} + z_t - z_{t-1}`, and off zero:
-        what gamma grows by is made up for at the next prox. For regularizers whose prox
-        is expensive. In PAT the params are z there, and become 0: see docs/latent.md.
+        and in the last one before ``freeze_step``; in the others gamma advances alone.
+        For regularizers whose prox is expensive.
+      between_proxes: What the params are in these others. ``"move"``: they move as z
+        does, :math:`x_t = x_{t-1} + z_t - z_{t-1}`, and off zero; what gamma grows by
+        is made up for at the next prox. ``"latent"``: they are z, as in PAT; then gamma
+        outgrows z, and in the end all params are 0: see docs/latent.md.
       begin_at_params: Whether z begins where its prox is the params,
         :math:`z_0 = x_0 + \gamma_0\lambda\nabla\psi(x_0)` with 0 for the gradient where
         there is none; with a `budget`, whose first :math:`\lambda` is not known, it
@@ -109,7 +112,7 @@ def latent(
     check_hyperparameter("growth", growth)
     check_hyperparameter("pull", pull)
     _check_gamma(gamma, growth, pull)
-    phases = Phases(start_step, freeze_step, prox_every)
+    phases = Phases(start_step, freeze_step, prox_every, between_proxes)
     phases.check()
     method = LatentMethod(
         inner=with_extra_args("inner", inner),

@@ -8,6 +8,7 @@ from rmda_jax._types import Scalar, ScalarOrSchedule
 from rmda_jax.specs._resolve import RegularizerSpec
 from rmda_jax.transforms._arguments import check_hyperparameter
 from rmda_jax.transforms._latent import latent
+from rmda_jax.transforms._latent_update import BetweenProxes
 from rmda_jax.transforms._signature import readable
 
 
@@ -21,6 +22,7 @@ def aprox(
     start_step: int = 0,
     freeze_step: int | None = None,
     prox_every: int = 1,
+    between_proxes: BetweenProxes = "move",
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""AProx, the prox of "prune and train" (PAT), around any optimizer.
@@ -47,6 +49,8 @@ def aprox(
       start_step: As in `latent`: the warm-up of PAT.
       freeze_step: As in `latent`: the beginning of the healing of PAT.
       prox_every: As in `latent`.
+      between_proxes: As in `latent`; it is ``"latent"`` in PAT, where ``prox_freq`` is
+        our ``prox_every``.
       accumulator_dtype: As in `latent`.
 
     Returns:
@@ -80,6 +84,7 @@ def aprox(
         start_step=start_step,
         freeze_step=freeze_step,
         prox_every=prox_every,
+        between_proxes=between_proxes,
         accumulator_dtype=accumulator_dtype,
     )
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ from rmda_jax.transforms._prox_leaves import critical_strengths, prox_each
 from rmda_jax.transforms._state import as_updates, in_containers_of, state_leaves
 from rmda_jax.transforms._strength import as_state, initial_strength, strength_now
 
+BetweenProxes: TypeAlias = Literal["move", "latent"]
+"""What the params are in updates without a prox: see `latent`."""
+
 Move: TypeAlias = Callable[[Any, Any, Any], tuple[Any, Any]]
 """The inner update: from gradients, latent weights and state to update and state."""
 
@@ -39,6 +42,7 @@ class Phases(NamedTuple):
     start_step: int
     freeze_step: int | None
     prox_every: int
+    between_proxes: BetweenProxes
 
     def check(self) -> None:
         """Raise unless they are steps, and in order."""
@@ -47,6 +51,11 @@ class Phases(NamedTuple):
             if step is not None:
                 check_static(name, step)
                 check_parameter(name, step, at_least=least, integer=True)
+        if self.between_proxes not in get_args(BetweenProxes):
+            raise ValueError(
+                "`between_proxes` must be 'move' or 'latent', got "
+                f"{self.between_proxes!r}."
+            )
         if self.freeze_step is not None and self.freeze_step <= self.start_step:
             raise ValueError(
                 f"`freeze_step` must be more than `start_step`, got {self.freeze_step} "
@@ -159,10 +168,12 @@ class LatentMethod:
             lam = strength_now(self.strength, count, rules, critical, z)
             return prox_each(rules, *problem, gamma, lam), as_state(lam, params)
 
-        # x_t = x_{t-1} + z_t - z_{t-1}, and z_t before the first prox
+        # x_t = x_{t-1} + z_t - z_{t-1}, or z_t; and z_t before the first prox
         def no_prox() -> tuple[list[jax.Array], Any]:
-            beside = lambda x, new, z: jnp.where(begun, x + (new - z), new)
-            x = jax.tree.map(beside, old.params, z, old.latent)
+            x = z
+            if self.phases.between_proxes == "move":
+                beside = lambda x, new, z: jnp.where(begun, x + (new - z), new)
+                x = jax.tree.map(beside, old.params, z, old.latent)
             return x, in_containers_of(like, state.strength)
 
         if self.phases.are_one:

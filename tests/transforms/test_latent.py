@@ -315,6 +315,11 @@ SGD = optax.sgd(0.1)
             ValueError,
             "`freeze_step` must be more than `start_step`, got 5 and 5",
         ),
+        (
+            lambda: rj.aprox(SGD, 0.1, rj.l1(), 0.1, between_proxes="z"),
+            ValueError,
+            "`between_proxes` must be 'move' or 'latent', got 'z'",
+        ),
     ],
 )
 def test_bad_arguments(make, error, message):
