@@ -267,10 +267,9 @@ def digits_as_factors(axis: Axis) -> None:
 
 def _product(factors: Sequence[IndexSet]) -> IndexSet:
     """Return the product of index sets, the slowest first."""
-    size = math.prod(factor.size for factor in factors)
-    return (
-        factors[0] if len(factors) == 1 else IndexSet(size, "product", tuple(factors))
-    )
+    if len(factors) == 1:
+        return factors[0]
+    return IndexSet(math.prod(x.size for x in factors), "product", tuple(factors))
 
 
 def _distributed(terms: Sequence[Term], factors: Sequence[IndexSet]) -> bool:
