@@ -24,12 +24,14 @@ def label_ends(axes: Axes, gap: float = 0.065) -> None:
     """Write the name of every curve beside its last tenth, none over another.
 
     Args:
-      axes: What has the curves.
+      axes: What has the curves. Those whose label begins with ``_`` have no name.
       gap: The least distance of two names, in heights of the axes.
     """
     low, high = (axes.transData.transform((0, y))[1] for y in axes.get_ylim())
     ends = {}
     for line in axes.lines:
+        if str(line.get_label()).startswith("_"):
+            continue
         values = np.asarray(line.get_ydata())
         end = values[-max(len(values) // 10, 1) :].mean()
         ends[line] = (axes.transData.transform((0, end))[1] - low) / (high - low)
