@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
 
-demo: $(STAMP) ## train a dense and a structured network, side by side
+demo: $(STAMP) ## train dense and structured networks, side by side
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(STAMP) ## run the tests and the examples in the docstrings

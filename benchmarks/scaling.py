@@ -37,8 +37,8 @@ COLUMNS = {
     "times_adam_iqr": ".2f",
     "kernels": "d",
 }
-# The colours that the examples have for RMDA, RAMDA and what has no structure.
-COLORS = {"rmda": "C5", "ramda": "C4", ADAM: "C0"}
+# The names of the colours that every figure has.
+NAMES = {"rmda": "RMDA", "ramda": "RAMDA", ADAM: "dense"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     """Plot milliseconds against each size, all on logarithmic scales."""
     from matplotlib.figure import Figure
 
+    from examples._style import COLORS, label_ends
+
     varied = list(dict.fromkeys(row["varied"] for row in rows))
     figure = Figure(figsize=(4.2 * len(varied), 3.6), layout="constrained")
     panels: Any = figure.subplots(1, len(varied), squeeze=False, sharey=True)[0]
@@ -101,10 +103,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             line = [r for r in rows if (r["what"], r["varied"]) == (what, name)]
             x = [row["count"] for row in line]
             y = [row["milliseconds"] for row in line]
-            axis.loglog(x, y, "o-", ms=4, lw=1, color=COLORS.get(what), label=what)
+            color = COLORS.get(NAMES.get(what, ""))
+            axis.loglog(x, y, "o-", ms=4, lw=1, color=color, label=what)
         axis.set(xlabel=name)
     panels[0].set(ylabel="milliseconds a step")
-    panels[0].legend(fontsize="small")
+    label_ends(panels[-1])
     figure.savefig(path, dpi=110)
 
 

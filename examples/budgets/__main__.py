@@ -25,7 +25,7 @@ from flax import nnx
 
 import rmda_jax as rj
 from examples._data import load
-from examples.demo.__main__ import LeNet
+from examples.demo.network import LeNet
 from examples.shrink.cases import function_of, mlp
 from examples.shrink.models import LanguageModel, VisionTransformer
 

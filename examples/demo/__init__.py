@@ -1,1 +1,1 @@
-"""A dense and six sparse methods on small images, side by side: ``make demo``."""
+"""A dense and five sparse trainings of a small network, as fronts: ``make demo``."""

@@ -1,6 +1,6 @@
 """The methods that the demo compares, and their settings."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optax
 from flax import nnx
@@ -14,77 +14,72 @@ MILESTONES = (0.8, 0.9)  # of the run, where a new stage begins
 GAMMA = 0.1  # a new stage multiplies every learning rate by it
 AVERAGING = 0.1  # of RMDA and RAMDA; rises to 1 within 100 steps of the last stage
 MOMENTUM = 0.9
+STRENGTHS = (5e-4, 1e-3, 2e-3, 3e-3, 4e-3)
+KEPT = (0.6, 0.45, 0.35, 0.25, 0.15)
+RAMP = (
+    0.5  # of the run, after which a budget is reached; nothing goes in its first fifth
+)
 
 
 class Setting(NamedTuple):
-    """What is selected for a method."""
+    """What a run is trained by."""
 
-    learning_rate: float  # of the first stage
-    strength: float  # of the group lasso; RigL: share of the weights removed
+    learning_rate: Any  # of the first stage
+    value: Any  # strength of the group lasso; a budget: the share of groups kept
 
 
 class Method(NamedTuple):
-    """What `select` of the demo tries, and what it chose."""
+    """What `--select` tries, and which learning rate it chose."""
 
     learning_rates: tuple[float, ...]
-    strengths: tuple[float, ...]
-    selected: Setting
+    values: tuple[float, ...]  # all of the front
+    selected: float
 
-
-STRENGTHS = (1e-3, 2e-3, 4e-3)
 
 METHODS = {
-    "dense SGD": Method((0.01, 0.03, 0.1), (0.0,), Setting(0.03, 0.0)),
-    "RMDA": Method((0.1, 0.3, 1.0), STRENGTHS, Setting(1.0, 2e-3)),
-    "RAMDA": Method((0.01, 0.03, 0.1), STRENGTHS, Setting(0.1, 2e-3)),
-    "ProxSGD": Method((0.1, 0.3, 1.0), STRENGTHS, Setting(0.3, 2e-3)),
-    "ProxGen": Method((0.001, 0.003, 0.01), STRENGTHS, Setting(0.01, 2e-3)),
-    "ProxSSI": Method(
-        (0.001, 0.003, 0.01), (2.5e-4, 5e-4, *STRENGTHS), Setting(0.01, 5e-4)
-    ),
-    "RigL": Method((0.01, 0.03, 0.1), (0.8, 0.9, 0.95), Setting(0.03, 0.8)),
+    "dense": Method((0.01, 0.03, 0.1), (0.0,), 0.03),
+    "RMDA, budget": Method((0.1, 0.3, 1.0), KEPT, 1.0),
+    "RMDA": Method((0.1, 0.3, 1.0), STRENGTHS, 1.0),
+    "RAMDA": Method((0.01, 0.03, 0.1), STRENGTHS, 0.01),
+    "ProxSGD": Method((0.1, 0.3, 1.0), STRENGTHS, 1.0),
+    "ProxGen": Method((0.001, 0.003, 0.01), STRENGTHS, 0.01),
 }
-MethodName = Literal[
-    "dense SGD", "RMDA", "RAMDA", "ProxSGD", "ProxGen", "ProxSSI", "RigL"
-]
+MethodName = Literal["dense", "RMDA, budget", "RMDA", "RAMDA", "ProxSGD", "ProxGen"]
 
 
 def make_optimizer(
     method: str, setting: Setting, n_steps: int
 ) -> optax.GradientTransformation:
     """Return the optimizer of one of METHODS, for a run of `n_steps` steps."""
+    # Those of learning rate 1, times the real one, which may be traced.
     stages = rj.stages(
-        setting.learning_rate,
+        1.0,
         milestones=[int(milestone * n_steps) for milestone in MILESTONES],
         gamma=GAMMA,
         averaging=AVERAGING,
         ramp="sqrt",
     )
-    rate, strength = stages["learning_rate"], setting.strength
-    sgd = optax.sgd(rate, momentum=MOMENTUM)
+    decay, value = stages["learning_rate"], setting.value
+    rate = lambda count: setting.learning_rate * decay(count)
+    stages["learning_rate"] = rate
     match method:
         case "RMDA":
-            return rj.rmda(regularizer=REGULARIZER, strength=strength, **stages)
+            return rj.rmda(regularizer=REGULARIZER, strength=value, **stages)
+        case "RMDA, budget":
+            kept = rj.budget(groups=value, ramp_steps=int(RAMP * n_steps))
+            return rj.rmda(regularizer=REGULARIZER, strength=kept, **stages)
         case "RAMDA":
-            return rj.ramda(regularizer=REGULARIZER, strength=strength, **stages)
+            return rj.ramda(regularizer=REGULARIZER, strength=value, **stages)
         case "ProxSGD":
-            return rj.proxsgd(rate, REGULARIZER, strength, averaging=1 - MOMENTUM)
+            return rj.proxsgd(rate, REGULARIZER, value, averaging=1 - MOMENTUM)
         case "ProxGen":
-            return rj.proxgen(rate, REGULARIZER, strength, b1=MOMENTUM)
-        case "ProxSSI":
-            return rj.proxssi(rate, REGULARIZER, strength, b1=MOMENTUM)
-        case "RigL":
-            end_step = int(0.75 * n_steps)
-            every = max(1, min(100, end_step // 20))
-            return rj.rigl(sgd, strength, update_every=every, end_step=end_step)
+            return rj.proxgen(rate, REGULARIZER, value, b1=MOMENTUM)
         case _:
-            return sgd
+            return optax.sgd(rate, momentum=MOMENTUM)
 
 
 def structured(method: str, params: nnx.State, opt_state: optax.OptState) -> nnx.State:
     """Return the params that carry the structure."""
-    if method in ("RMDA", "RAMDA"):
+    if method in ("RMDA", "RMDA, budget", "RAMDA"):
         return rj.structured_params(opt_state, REGULARIZER)
-    if method == "RigL":
-        return rj.rigl_params(opt_state, params)
     return params

@@ -1,75 +1,112 @@
-"""The table and the figure of the demo, drawn from the summaries of its runs."""
+"""The tables of the demo."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-Summary = dict[str, Any]  # what `demo.summarize` returns
+from examples.demo.choice import MOST_LOST, Row, choose
+
+Summary = dict[str, Any]  # what `train` of the demo returns, or a line it saved
+LAST = 20  # the flicker is counted over the last so-manieth of the run
+COLUMNS = (
+    "method",
+    "strength",
+    "test accuracy, %",
+    "groups zero, %",
+    "weights zero, %",
+    "groups that change per epoch",
+)
 
 
-def print_table(summaries: dict[str, Summary], console: Console) -> None:
-    """Print a row of figures for each method."""
-    table = Table(title="After training")
-    for column in (
-        "method",
-        "test accuracy",
-        "groups zero",
-        "by size",
-        "by kernel",
-        "weights left",
-        "support stable since",
-    ):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for method, summary in summaries.items():
-        left, sparsity = summary["weights_left"], summary["group_sparsity"]
-        table.add_row(
-            method,
-            f"{summary['test_accuracy']:.2%}",
-            *(f"{sparsity[w]:.2%}" for w in ("unweighted", "size", "kernel")),
-            f"{left:,} ({left / summary['weights']:.2%})",
-            f"epoch {summary['support_stable_since']}",
-        )
+def rows_of(summary: Summary) -> list[Row]:
+    """Return a row for each value of a front: means over the seeds."""
+    means = {
+        key: np.mean(summary[key], axis=0).tolist()
+        for key in ("validation_accuracy", "groups_zero", "weights_zero")
+    }
+    return [
+        {"method": summary["method"], "value": value}
+        | {key: mean[i] for key, mean in means.items()}
+        for i, value in enumerate(summary["values"])
+    ]
+
+
+def chosen_rows(summaries: list[Summary]) -> dict[str, int]:
+    """Return for every method the place of the value that `choose` takes."""
+    rows = choose([row for summary in summaries for row in rows_of(summary)])
+    return {
+        summary["method"]: summary["values"].index(rows[summary["method"]]["value"])
+        for summary in summaries
+        if summary["method"] in rows
+    }
+
+
+def flicker(summary: Summary) -> np.ndarray:
+    """Return how many groups change from one epoch to the next at the end of the run.
+
+    Shape (seeds, values): means over the last epochs.
+    """
+    changes = np.asarray(summary["changes"], float)
+    return changes[-max(1, (len(changes) + 1) // LAST) :].mean(axis=0)
+
+
+def cells(summary: Summary, place: int) -> list[str]:
+    """Return what the tables show of one value of a front."""
+    method, value = summary["method"], summary["values"][place]
+    shares = ("test_accuracy", "groups_zero", "weights_zero")
+    percents = [100 * np.asarray(summary[key])[:, place] for key in shares]
+    how = f"keep {value:.0%}" if "budget" in method else f"{value:g}"
+    return [
+        method,
+        "-" if method == "dense" else how,
+        *(_spread(x) for x in percents),
+        _spread(flicker(summary)[:, place]),
+    ]
+
+
+def print_tables(summaries: list[Summary], console: Console) -> None:
+    """Print the fronts, and of each the value that was chosen."""
+    n_seeds = len(summaries[0]["test_accuracy"])
+    fronts = _table(f"Mean and standard deviation of {n_seeds} seeds")
+    for summary in summaries:
+        for place in range(len(summary["values"])):
+            fronts.add_row(*cells(summary, place))
+    console.print(fronts)
+    places = chosen_rows(summaries)
+    table = _table(
+        f"Most zeros for at most {100 * MOST_LOST:g} point, on validation images"
+    )
+    for summary in summaries:
+        if summary["method"] in places:
+            table.add_row(*cells(summary, places[summary["method"]]))
     console.print(table)
 
 
-def print_shrunk(shrunk: dict[str, Any], console: Console) -> None:
-    """Print what `demo.shrink` returned, in one line."""
+def print_shrunk(summary: Summary, console: Console) -> None:
+    """Print what `shrink` returned, in one line."""
+    shrunk = summary["shrunk"]
     n, small_n = shrunk["parameters"]
     size, small_size = shrunk["bytes"]
     seconds, small_seconds = shrunk["seconds"]
     accuracy, small_accuracy = shrunk["test_accuracy"]
     console.print(
-        f"RMDA, zeros removed: {n:,} -> {small_n:,} parameters, "
+        f"{summary['method']}, seed 0, zeros removed: {n:,} -> {small_n:,} parameters, "
         f"{size:,} -> {small_size:,} bytes, {small_seconds / seconds:.2f} times the "
         f"latency, test accuracy {accuracy:.2%} -> {small_accuracy:.2%}",
         soft_wrap=True,
     )
 
 
-def save_figure(summaries: dict[str, Summary], path: Path) -> None:
-    """Plot the runs against the epochs, and the channels that each layer keeps."""
-    figure = Figure(figsize=(14, 4), layout="constrained")
-    sparsity, accuracy, channels = figure.subplots(1, 3)
-    width = 0.9 / len(summaries)
-    for i, (method, summary) in enumerate(summaries.items()):
-        curves, layers = summary["curves"], summary["channels"]
-        style = {"color": f"C{i}", "label": method}
-        epochs = np.arange(1, len(curves["loss"]) + 1)
-        sparsity.plot(epochs, curves["group_sparsity"], **style)
-        accuracy.plot(epochs, curves["accuracy"], **style)
-        positions = np.arange(len(layers)) + width * i
-        shares = [kept / total for kept, total in layers.values()]
-        bars = channels.bar(positions, shares, width=width, **style)
-        if method in ("dense SGD", "RMDA"):
-            counts = [kept for kept, _ in layers.values()]
-            channels.bar_label(bars, counts, fontsize="x-small")
-        channels.set_xticks(np.arange(len(layers)) + 0.45 - width / 2, layers)
-    sparsity.set(xlabel="epoch", ylabel="group sparsity", ylim=(-0.02, 1.02))
-    accuracy.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0.7, 1.005))
-    channels.set(xlabel="layer", ylabel="input channels kept", ylim=(0, 1.1))
-    sparsity.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+def _table(title: str) -> Table:
+    table = Table(title=title)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "method" else "right")
+    return table
+
+
+def _spread(values: np.ndarray) -> str:
+    """Return mean and standard deviation of a sample."""
+    deviation = np.std(values, ddof=1) if len(values) > 1 else np.nan
+    return f"{np.mean(values):.1f} ± {deviation:.1f}"

@@ -9,26 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from examples._style import COLORS, label_ends
 from examples.identification.comparison import drift_step
 from examples.identification.methods import Run, milestones
 from examples.identification.problem import N_INPUTS
 from examples.identification.simulation import Record
 
-# The colours of Okabe and Ito, which the colour-blind tell apart: blue for dual
-# averaging, warm for the baselines; greens for the latent methods.
 STYLES: dict[str, dict[str, Any]] = {
-    "RMDA": {"color": "#0072B2", "linestyle": "-", "linewidth": 2.2},
+    "RMDA": {"color": COLORS["RMDA"], "linestyle": "-", "linewidth": 2.2},
     "RMDA, cosine": {"color": "#004A75", "linestyle": ":", "linewidth": 1.8},
     "RMDA, restart": {"color": "#004A75", "linestyle": ":", "linewidth": 1.8},
-    "RAMDA": {"color": "#56B4E9", "linestyle": "--", "linewidth": 2.2},
-    "RAMDA, cosine": {"color": "#56B4E9", "linestyle": ":", "linewidth": 1.8},
-    "normal map": {"color": "#009E73", "linestyle": "-", "linewidth": 2.2},
-    "AProx, SGD": {"color": "#5AA85E", "linestyle": "--"},
-    "AProx, Adam": {"color": "#5AA85E", "linestyle": ":", "linewidth": 1.8},
-    "LinBreg": {"color": "#55722B", "linestyle": "-."},
-    "ProxSGD": {"color": "#D55E00", "linestyle": "-"},
-    "ProxGen": {"color": "#E69F00", "linestyle": "--"},
-    "ProxSSI": {"color": "#CC79A7", "linestyle": ":", "linewidth": 1.8},
+    "RAMDA": {"color": COLORS["RAMDA"], "linestyle": "--", "linewidth": 2.2},
+    "RAMDA, cosine": {"color": COLORS["RAMDA"], "linestyle": ":", "linewidth": 1.8},
+    "normal map": {"color": COLORS["normal map"], "linestyle": "-", "linewidth": 2.2},
+    "AProx, SGD": {"color": COLORS["AProx"], "linestyle": "--"},
+    "AProx, Adam": {"color": COLORS["AProx"], "linestyle": ":", "linewidth": 1.8},
+    "LinBreg": {"color": COLORS["LinBreg"], "linestyle": "-."},
+    "ProxSGD": {"color": COLORS["ProxSGD"], "linestyle": "-"},
+    "ProxGen": {"color": COLORS["ProxGen"], "linestyle": "--"},
+    "ProxSSI": {"color": COLORS["ProxSSI"], "linestyle": ":", "linewidth": 1.8},
 }
 # Few enough to be told apart; the tables have all of them.
 SHOWN = ("RMDA", "RAMDA", "normal map", "AProx, SGD", "LinBreg", "ProxSGD", "ProxGen")
@@ -95,35 +94,3 @@ def plot(axes: Axes, steps: np.ndarray, curves: Mapping[str, np.ndarray]) -> Non
         axes.plot(steps, values.mean(0), label=method, **STYLES[method])
         band = {"color": STYLES[method]["color"], "alpha": 0.12, "linewidth": 0}
         axes.fill_between(steps, values.min(0), values.max(0), **band)
-
-
-def label_ends(axes: Axes, gap: float = 0.065) -> None:
-    """Write the name of every curve beside its last tenth, none over another.
-
-    Args:
-      axes: What has the curves.
-      gap: The least distance of two names, in heights of the axes.
-    """
-    low, high = (axes.transData.transform((0, y))[1] for y in axes.get_ylim())
-    ends = {}
-    for line in axes.lines:
-        values = np.asarray(line.get_ydata())
-        end = values[-len(values) // 10 :].mean()
-        ends[line] = (axes.transData.transform((0, end))[1] - low) / (high - low)
-    lines = sorted(ends, key=lambda line: ends[line])
-    heights = spread(np.asarray([ends[line] for line in lines]), gap)
-    for line, height in zip(lines, heights, strict=True):
-        style = {"color": line.get_color(), "fontsize": "small", "va": "center"}
-        name = str(line.get_label())
-        axes.text(1.02, height, name, transform=axes.transAxes, **style)
-
-
-def spread(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Return ascending heights moved apart, but not below 0 or above 1."""
-    heights = heights.copy()
-    for _ in range(500):
-        lack = np.maximum(gap - np.diff(heights), 0) / 2
-        heights[:-1] -= lack
-        heights[1:] += lack
-        heights = np.clip(heights, 0, 1)
-    return heights

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from examples._style import COLORS, label_ends
 from examples.poster.logs import Log
-from examples.poster.presets import METHODS, TASKS
+from examples.poster.presets import TASKS
 from examples.poster.results import NAMES, Results, title
 
 
@@ -30,7 +31,8 @@ def plot_curves(results: Results, path: Path) -> None:
         limits = 100 * best - 10, 100 * best + 1
         axes[0, i].set(title=title(task), ylabel="groups zero, %")
         axes[1, i].set(xlabel="epoch", ylabel="test accuracy, %", ylim=limits)
-        axes[0, i].legend(fontsize="small")
+        for axis in axes[:, i]:
+            label_ends(axis)
     figure.savefig(path, dpi=110)
 
 
@@ -62,4 +64,4 @@ def plot_fronts(paths: list[Log], results: Results, path: Path) -> None:
 
 
 def _color(method: str) -> str:
-    return f"C{METHODS.index(method)}"
+    return COLORS["dense" if method == "dense" else NAMES[method]]

@@ -287,14 +287,6 @@ def test_figure_is_saved(run):
         assert set(shown) <= set(figure.STYLES)
 
 
-@pytest.mark.parametrize("heights", [[0.0, 0.0, 0.01, 0.9], [0.97, 0.98, 0.99, 1.0]])
-def test_names_in_the_figure_are_apart_and_inside(heights):
-    found = figure.spread(np.asarray(heights), 0.1)
-    assert np.all(np.diff(found) > 0.099)
-    assert found.min() >= 0
-    assert found.max() <= 1
-
-
 def cells_of(printed: str) -> list[list[str]]:
     lines = printed.splitlines()
     return [[c.strip() for c in x.split("  ") if c.strip()] for x in lines]
