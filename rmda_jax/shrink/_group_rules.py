@@ -72,7 +72,8 @@ def group_rules(
     reads them, too, or the function computes with their number. Where two groups of
     units would share weights (heads and the dimensions inside them, producers of one
     layer and consumers of the next), that of the larger units gets a rule, and the
-    other none. The result and its report name these units, and say why.
+    other none; units inside of a kernel, as the rank of LoRA, come last. The result and
+    its report name the units without a rule, and say why.
 
     Args:
       fn: As in `trace`.
@@ -157,7 +158,6 @@ def group_rules(
 
 spec = group_rules  # an alias, the name of before
 
-
 _NOT_HIDDEN = {"an input", "an output", "scan", "the window of a convolution"}
 
 
@@ -188,7 +188,7 @@ class _Chosen(NamedTuple):
             elif isinstance(places, str):
                 why = places
             else:
-                why = "they share weights with larger ones"
+                why = "they share weights with units that have one"
             left_out.append(f"{group.size} units {group.name}: {why}")
         return cls([sets[number] for number in numbers], left_out)
 

@@ -452,7 +452,7 @@ def test_a_state_that_is_read_along_both_axes_of_a_leaf_is_left_out():
 def test_the_report_says_which_units_have_no_rule():
     params = normal(ADAPTED)
     spec = shrink.group_rules(lora, params, X)
-    line = "2 units a[1] b[0]: they share weights with larger ones"
+    line = "2 units a[1] b[0]: they share weights with units that have one"
     assert spec.left_out == (line,)
     assert f"no rule for {line}" in spec.report(params)
     assert str(spec) == f"{spec!r}\nno rule for {line}"
