@@ -64,8 +64,8 @@ class Config:
     """How many runs of each; they differ in the first weights and the batches."""
     steps: int = 1000
     """Of every run."""
-    levels: tuple[str, ...] = tuple(LEVELS)
-    """How many levels a layer has."""
+    levels: tuple[str, ...] = ("three",)
+    """How many levels a layer has: "three", "four" or both."""
     json: Path | None = None
     """Where to save the results, as JSON lines."""
 

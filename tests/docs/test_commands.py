@@ -58,6 +58,11 @@ HOW = {
     "make docs": BY_CI,
     "python -m examples.identification": AS_IT_IS,
     "python -m examples.identification --inner": "--steps 300 --seeds 2",
+    "python -m examples.quantization": "--steps 20 --seeds 2",
+    "python -m benchmarks.step --network synthetic --width 64 --repeats 10 --rounds 9 "
+    '--optimizers optax.adam "aprox, nuclear" "aprox, nuclear, every 10"': (
+        "--rounds 1 --patience 0 --width 8"
+    ),
     "python -m examples.identification.every": "--steps 100 --seeds 1",
     "python -m examples.budgets report": AS_IT_IS,
     "python -m examples.budgets.accuracy report": AS_IT_IS,
