@@ -111,25 +111,31 @@ def contraction_values(
     return [with_provenance(out, interpreter.path)]
 
 
+_WORTH_COMPILING = 2**23  # products of two numbers
+
+
 def _contracted(eqn: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Contract arrays of float32; `dot_general` by NumPy, which compiles nothing."""
-    if eqn.primitive.name != "dot_general":
-        params = eqn.params | {"preferred_element_type": np.dtype(np.float32)}
-        return np.asarray(eqn.primitive.bind(x, y, **params))
-    summed, batch = eqn.params["dimension_numbers"]
-    n_batch, n_summed = len(batch[0]), len(summed[0])
-    x, y = (
-        np.moveaxis(z, (*of_batch, *of_sum), range(n_batch + n_summed))
-        for z, of_batch, of_sum in zip((x, y), batch, summed, strict=True)
-    )
-    shape = x.shape[:n_batch]
-    free = x.shape[n_batch + n_summed :] + y.shape[n_batch + n_summed :]
-    n_terms = math.prod(x.shape[n_batch : n_batch + n_summed])
-    x, y = (
-        z.reshape(math.prod(shape), n_terms, math.prod(z.shape[n_batch + n_summed :]))
-        for z in (x, y)
-    )
-    return np.matmul(x.swapaxes(1, 2), y).reshape(*shape, *free)
+    """Contract arrays of float32; by NumPy where that is done before JAX compiles."""
+    if eqn.primitive.name == "dot_general":
+        (summed, _), _ = eqn.params["dimension_numbers"]
+        n_terms = math.prod(x.shape[i] for i in summed)
+        if n_terms * math.prod(eqn.outvars[0].aval.shape) < _WORTH_COMPILING:
+            return _dot_general(x, y, *eqn.params["dimension_numbers"])
+    params = eqn.params | {"preferred_element_type": np.dtype(np.float32)}
+    return np.asarray(eqn.primitive.bind(x, y, **params))
+
+
+def _dot_general(x: np.ndarray, y: np.ndarray, summed: Any, batch: Any) -> np.ndarray:
+    """Compute what `jax.lax.dot_general` does."""
+    matrices, shape = [], [x.shape[i] for i in batch[0]]
+    for z, inner, outer in zip((x, y), summed, batch, strict=True):
+        free = [i for i in range(z.ndim) if i not in (*inner, *outer)]
+        rows = z.transpose(*outer, *free, *inner)
+        sizes = [math.prod(z.shape[i] for i in axes) for axes in (outer, free, inner)]
+        matrices.append(np.ascontiguousarray(rows).reshape(sizes))
+        shape += [z.shape[i] for i in free]
+    left, right = matrices
+    return np.matmul(left, right.swapaxes(1, 2)).reshape(shape)
 
 
 def dot_general_small(
