@@ -111,7 +111,7 @@ def contraction_values(
     return [with_provenance(out, interpreter.path)]
 
 
-_WORTH_COMPILING = 2**23  # products of two numbers
+_WORTH_COMPILING = 2**20  # products of two numbers
 
 
 def _contracted(eqn: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
