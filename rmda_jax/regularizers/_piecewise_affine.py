@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from rmda_jax._types import Shapes
@@ -28,7 +29,7 @@ class PiecewiseAffine(Regularizer):
 
     def __str__(self) -> str:
         axis = {} if self.channel_axis is None else {"channel_axis": self.channel_axis}
-        traced = isinstance(self.levels, jax.core.Tracer)
+        traced = isinstance(self.levels, Tracer)
         return call("piecewise_affine", "..." if traced else self.levels, **axis)
 
     @property

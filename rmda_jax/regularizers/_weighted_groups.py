@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from rmda_jax.regularizers._groups import Groups, Shape
@@ -24,7 +24,7 @@ class WeightedGroups(Groups):
 
     def spelled(self, entrywise: str, keywords: dict[str, Any]) -> str:
         assert entrywise == "l1", "only the group lasso has weights of its own"
-        traced = isinstance(self.given, jax.core.Tracer)
+        traced = isinstance(self.given, Tracer)
         axes = self.arguments()["group_axes"]
         return call("weighted_group_lasso", "..." if traced else self.given, axes)
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from rmda_jax.regularizers._base import Regularizer
 from rmda_jax.regularizers._piecewise_affine import PiecewiseAffine
@@ -56,7 +57,7 @@ def piecewise_affine(levels: Any, *, channel_axis: int | None = None) -> Regular
             f"`levels` must be an array of {n_axes} axes with two levels or more in a "
             f"row, got shape {np.shape(levels)} and `channel_axis` {channel_axis}."
         )
-    if isinstance(levels, jax.core.Tracer):
+    if isinstance(levels, Tracer):
         return PiecewiseAffine(levels, channel_axis)
     table = np.asarray(levels, float)
     if not (np.isfinite(table).all() and (np.diff(table) >= 0).all()):

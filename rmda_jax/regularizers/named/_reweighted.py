@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from rmda_jax.regularizers._axes import as_axes
 from rmda_jax.regularizers._base import Regularizer
@@ -43,7 +44,7 @@ def weighted_group_lasso(weights: Any, group_axes: GroupAxes = -2) -> Regularize
              [0.15, 0.2 ]], dtype=float32)
     """
     axes = as_axes(group_axes)
-    if isinstance(weights, jax.core.Tracer):
+    if isinstance(weights, Tracer):
         return MagnitudePenalty(Abs(), WeightedGroups(axes, given=weights))
     table = np.asarray(weights, float)
     if not (np.isfinite(table) & (table > 0)).all():
