@@ -94,7 +94,9 @@ def main(args: Sequence[str] | None = None) -> None:
         )
         print(f"{what}  wrong {wrong_text(row):14s}  distance {distance}")
     if config.json is not None:
-        config.json.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+        _ = config.json.write_text(
+            "".join(f"{json.dumps(row)}\n" for row in rows), "utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(verdict(rows, levels, one, other))
     if config.json is not None:
         lines = [json.dumps(row) for row in rows]
-        config.json.write_text("\n".join(lines) + "\n", "utf-8")
+        _ = config.json.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
