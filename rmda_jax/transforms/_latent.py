@@ -75,9 +75,10 @@ def latent(
         and in the last one before ``freeze_step``; in the others gamma advances alone.
         For regularizers whose prox is expensive.
       between_proxes: What the params are in these others. ``"move"``: they move as z
-        does, :math:`x_t = x_{t-1} + z_t - z_{t-1}`, and off zero; what gamma grows by
-        is made up for at the next prox. ``"latent"``: they are z, as in PAT; then gamma
-        outgrows z, and in the end all params are 0: see docs/latent.md.
+        does, :math:`x_t = x_{t-1} + z_t - z_{t-1}`, and off zero. What gamma grows by
+        is made up for at the next prox, as is what params of bfloat16 are too coarse
+        for. ``"latent"``: they are z, as in PAT; then gamma outgrows z, and in the end
+        all params are 0: see docs/latent.md.
       begin_at_params: Whether z begins where its prox is the params,
         :math:`z_0 = x_0 + \gamma_0\lambda\nabla\psi(x_0)` with 0 for the gradient where
         there is none; with a `budget`, whose first :math:`\lambda` is not known, it
