@@ -58,7 +58,8 @@ class PiecewiseAffine(Regularizer):
 
     def _neighbours(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the levels below and above every entry, or the two outermost."""
-        first, *columns = (jnp.broadcast_to(q, x.shape) for q in self._columns(x))
+        # Added to zeros, for these are sharded as the array is.
+        first, *columns = (q + jnp.zeros_like(x) for q in self._columns(x))
         below, above = first, columns[0]
         for level, following in itertools.pairwise(columns):
             is_beyond = x >= level

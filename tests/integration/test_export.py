@@ -134,6 +134,10 @@ def rigl_state():
     return rj.rigl(optax.sgd(0.1), 0.5, end_step=100).init(start())
 
 
+def gates():
+    return rj.gate_params(start(), GROUPS)
+
+
 BUDGET = rj.rmda(0.1, GROUPS, rj.budget(groups=0.5))
 
 
@@ -180,6 +184,19 @@ FUNCTIONS = {
         lambda: jnp.ones((4, 3)),
         lambda: jnp.ones((2, 4)),
     ),
+    "least_squares_levels": (
+        lambda x: rj.regularizers.least_squares_levels(x, 2, channel_axis=-1),
+        lambda: jnp.ones((4, 3)),
+    ),
+    "least_squares_levels, ternary": (
+        lambda x: rj.regularizers.least_squares_levels(x, 0),
+        lambda: jnp.ones((4, 3)),
+    ),
+    "reweighting": (rj.regularizers.reweighting, lambda: jnp.ones((4, 3))),
+    "gate_params": (lambda p: rj.gate_params(p, GROUPS), start),
+    "gate_penalty": (lambda gated: rj.gate_penalty(gated, GROUPS), gates),
+    "collapse_gates": (rj.collapse_gates, gates),
+    "parq_annealing": (rj.parq_annealing(0, 9), lambda: jnp.int32(3)),
     "stages": (RECIPE["learning_rate"], lambda: jnp.int32(3)),
     "stages, averaging": (RECIPE["averaging"], lambda: jnp.int32(3)),
     "stages, square root": (SQRT["averaging"], lambda: jnp.int32(3)),
