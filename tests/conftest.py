@@ -36,10 +36,6 @@ os.environ["XLA_FLAGS"] = " ".join(
     [_given, *(f"{k}={v}" for k, v in _FLAGS.items() if k not in _given)]
 ).strip()
 
-# Tracing makes many small objects that stay; the default looks at all of them again
-# and again. Measured once: 122 s of a core in place of 129.
-gc.set_threshold(200_000, 20, 100)
-
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("house")
 
