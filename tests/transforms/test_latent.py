@@ -173,6 +173,19 @@ def test_frozen_zeros_stay_and_the_inner_state_goes_on():
     assert float(found[-1][1].gamma) == float(found[at - 1][1].gamma)
 
 
+def test_gradients_of_frozen_weights_reach_no_others():
+    # The global norm would tell of them.
+    inner = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    tx = rj.aprox(inner, 0.1, rj.l1(), 1.0, freeze_step=1)
+    params = jnp.array([1.0, 2.0, 0.05])
+    found = [
+        history(tx, params, [jnp.ones(3), jnp.array([3.0, 4.0, frozen])])[-1][0]
+        for frozen in (0.0, 100.0)
+    ]
+    assert found[0][2] == 0
+    assert_equal(*found)
+
+
 def test_what_no_mask_keeps_cannot_be_frozen():
     tx = rj.aprox(optax.sgd(0.1), 0.1, rj.nuclear_norm(), 0.1, freeze_step=5)
     with pytest.raises(NotImplementedError, match="parameter 'w' cannot be frozen"):
