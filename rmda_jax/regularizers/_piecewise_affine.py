@@ -24,7 +24,7 @@ class PiecewiseAffine(Regularizer):
     is affine with slope 1 / (1 - t); from t = 1 on it is the nearest level.
     """
 
-    levels: Any  # n increasing numbers, or a row of n per channel; tuples or traced
+    levels: Any  # n that do not decrease, or a row of n per channel; tuples or traced
     channel_axis: int | None = None
 
     def __str__(self) -> str:

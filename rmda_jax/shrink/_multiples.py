@@ -7,6 +7,7 @@ takes as long there as one of 128, and a width of 96 is what it pays for.
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from rmda_jax.shrink._removal import Removal
 from rmda_jax.shrink._trace import UnitGroup
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks
 
-MultipleOf = int | Mapping[str, int]
+MultipleOf: TypeAlias = int | Mapping[str, int]
 """What widths are to be multiples of: everywhere, or by patterns of leaves."""
 
 

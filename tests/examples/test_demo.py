@@ -226,7 +226,7 @@ def test_lenet_fits_the_images(image_size, n_weights):
     assert sum(kernel.size for kernel in kernels.values()) == n_weights
 
 
-# One that averages gradients and one with a budget on every run; all at night.
+# One that averages gradients, by a budget, and one that does not; all at night.
 EVERY_DAY = ("RMDA, budget", "ProxSGD")
 
 

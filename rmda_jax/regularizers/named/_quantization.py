@@ -28,8 +28,8 @@ def piecewise_affine(levels: Any, *, channel_axis: int | None = None) -> Regular
     are steeper than that, and so the prox of these arcs, which are not convex.
 
     Args:
-      levels: n increasing numbers, n > 1, or with ``channel_axis`` an array
-        (channels, n) with increasing rows; see `least_squares_levels`. Traced levels
+      levels: n numbers that do not decrease, n > 1, or with ``channel_axis`` an array
+        (channels, n) of such rows; see `least_squares_levels`. Traced levels
         are for regularizers that are made inside of a compiled function: a new
         estimate then compiles nothing. They cannot be checked or hashed.
       channel_axis: The axis along which every index has levels of its own.
@@ -39,8 +39,8 @@ def piecewise_affine(levels: Any, *, channel_axis: int | None = None) -> Regular
       the prox objective is convex.
 
     Raises:
-      ValueError: ``levels`` has another shape, does not increase or is not finite; at
-        use, an array with other channels.
+      ValueError: ``levels`` has another shape, decreases or is not finite; at use, an
+        array with other channels.
 
     Examples:
       >>> levels = rj.regularizers.piecewise_affine([-1.0, 0.0, 1.0])
