@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from examples.poster import report, runs, selection
+from examples.poster import campaign, report, runs, selection
 from examples.poster.data import DataError
 from examples.poster.driver import LOGS, OUT, Options, RunError
 from examples.poster.presets import TASKS, Method
@@ -97,6 +97,34 @@ class Rates:
 
 
 @dataclasses.dataclass(frozen=True)
+class Campaign:
+    """Run one method after the other, seeds side by side, going on where it stopped.
+
+    Prints first how long every run will take yet. With --minutes it ends in time.
+    """
+
+    options: Annotated[Options, tyro.conf.arg(name="")]
+    tasks: tuple[Task, ...] = campaign.TASKS
+    """Networks and data sets."""
+    methods: tuple[Method, ...] = campaign.METHODS
+    """One after the other."""
+    teraflops: float = 20.0
+    """What the device does in a second of training, in 10^12 operations: a guess, for
+    runs of which no epoch was timed yet."""
+    only_estimate: bool = False
+    """Print how long it would take, and run nothing."""
+
+    def __call__(self) -> None:
+        _ = campaign.campaign(
+            self.tasks,
+            self.methods,
+            self.options,
+            teraflops=self.teraflops,
+            only_estimate=self.only_estimate,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """Write the tables and figures from the logs."""
 
@@ -110,6 +138,7 @@ class Report:
 
 
 COMMANDS = {
+    "campaign": Campaign,
     "run": Run,
     "path": Front,
     "rates": Rates,
@@ -118,7 +147,9 @@ COMMANDS = {
 }
 
 
-def parse(args: Sequence[str] | None = None) -> Run | Front | Rates | Select | Report:
+def parse(
+    args: Sequence[str] | None = None,
+) -> Campaign | Run | Front | Rates | Select | Report:
     """Return the command that the arguments name."""
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS, args=args, prog="python -m examples.poster", description=__doc__

@@ -1,6 +1,7 @@
 """What every kind of run needs: options, settings, a trainer, and a progress bar."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,25 @@ console = Console()
 
 class RunError(Exception):
     """A run cannot start; the message says what to do about it."""
+
+
+class Deadline:
+    """The time by which a command has to end, if there is one."""
+
+    def __init__(self, minutes: float | None):
+        if minutes is not None and not minutes > 0:
+            raise RunError(f"--minutes must be positive, got {minutes:g}.")
+        seconds = math.inf if minutes is None else 60 * minutes
+        self._end = time.perf_counter() + seconds
+
+    @property
+    def minutes_left(self) -> float:
+        """How many are left; infinite without a limit."""
+        return (self._end - time.perf_counter()) / 60
+
+    def allows(self, seconds: float) -> bool:
+        """Whether there is time for what takes so long, and for half as much again."""
+        return 1.5 * seconds < 60 * self.minutes_left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +67,8 @@ class Options:
     """Where the checkpoints are."""
     checkpoint_every: float = 60.0
     """Seconds from one checkpoint to the next."""
+    minutes: float | None = None
+    """Stop before so many have passed, with a checkpoint: the next call goes on."""
     fresh: bool = False
     """Start anew, where an unfinished run would be resumed."""
 

@@ -13,6 +13,7 @@ import rmda_jax as rj
 from examples.poster import logs
 from examples.poster.data import load
 from examples.poster.driver import (
+    Deadline,
     Options,
     RunError,
     console,
@@ -41,17 +42,38 @@ def run(
     `selected`, the latter goes before what was published. Then `save` gets what the
     first member ended with, for `rmda_jax.shrink.load`.
     """
-    settings = settings_for(task, method, options)
-    if strength is not None:
-        settings = settings.changed("given", strength=strength)
-    elif settings.strength is None or selected:
-        chosen, source = selected_strength(settings, options.logs)
-        settings = settings.changed(source, strength=chosen)
+    settings = _settings(task, method, options, strength, selected)
     seeds = range(first_seed, first_seed + options.seeds)
     log = _train_all("run", settings, seeds, [settings.strength], options)
     if save is not None:
         _save(settings, seeds, options, save)
     return log
+
+
+def log_of(task: str, method: str, options: Options) -> Path:
+    """Return where `run` with these arguments writes, whether or not it has begun."""
+    settings = _settings(task, method, options)
+    config = _config(
+        "run", settings, range(options.seeds), [settings.strength], options.dtype
+    )
+    return options.logs / f"{_name(config)}.jsonl"
+
+
+def _settings(
+    task: str,
+    method: str,
+    options: Options,
+    strength: float | None = None,
+    selected: bool = False,
+) -> Preset:
+    """Return the settings of a run, with the strength that `run` says."""
+    settings = settings_for(task, method, options)
+    if strength is not None:
+        return settings.changed("given", strength=strength)
+    if settings.strength is None or selected:
+        chosen, source = selected_strength(settings, options.logs)
+        return settings.changed(source, strength=chosen)
+    return settings
 
 
 def path(
@@ -75,6 +97,7 @@ def _train_all(
     strengths: Sequence[float],
     options: Options,
 ) -> Path:
+    deadline = Deadline(options.minutes)
     config = _config(kind, settings, seeds, strengths, options.dtype)
     name = _name(config)
     log = options.logs / f"{name}.jsonl"
@@ -97,10 +120,16 @@ def _train_all(
         saved = time.perf_counter()
         for epoch, trained, record in train(trainer, members, done, name):
             logs.append(log, record)
+            # The first epoch has compiled: it does not tell how long others take.
+            first = epoch == done + 1
+            ends = not deadline.allows(0.0 if first else record["seconds"])
+            limited = first and options.minutes is not None
             due = time.perf_counter() - saved >= options.checkpoint_every
-            if due or epoch == settings.epochs:
+            if due or ends or limited or epoch == settings.epochs:
                 checkpoints.save(epoch, trained)
                 saved = time.perf_counter()
+            if ends:
+                break
     return log
 
 

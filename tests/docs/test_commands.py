@@ -72,6 +72,7 @@ HOW = {
     "python -m examples.poster run logistic/mnist rmda": HERE,
     "python -m examples.poster rates lenet5/mnist rmda": HERE,
     "python -m examples.poster select lenet5/mnist ramda": HERE,
+    "python -m examples.poster campaign --minutes 9": "--only-estimate",
     "python -m examples.poster report": HERE,
 }
 INSTALLS = [command for command in HOW if command.startswith("pip install ")]
