@@ -90,24 +90,35 @@ def measure(config: Config) -> Iterator[Row]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Plot milliseconds against each size, all on logarithmic scales."""
+    """Plot how often Adam's time a step takes, with the middle half of the trials."""
     from matplotlib.figure import Figure
 
     from examples._style import COLORS, label_ends
 
     varied = list(dict.fromkeys(row["varied"] for row in rows))
-    figure = Figure(figsize=(4.2 * len(varied), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(varied), 3.8), layout="constrained")
     panels: Any = figure.subplots(1, len(varied), squeeze=False, sharey=True)[0]
     for axis, name in zip(panels, varied, strict=True):
         for what in dict.fromkeys(row["what"] for row in rows):
             line = [r for r in rows if (r["what"], r["varied"]) == (what, name)]
             x = [row["count"] for row in line]
-            y = [row["milliseconds"] for row in line]
-            color = COLORS.get(NAMES.get(what, ""))
+            y = [row["times_adam"] for row in line]
+            halves = [row["times_adam_iqr"] / 2 for row in line]
+            color = COLORS.get(NAMES.get(what, ""), "black")
             axis.loglog(x, y, "o-", ms=4, lw=1, color=color, label=what)
+            axis.errorbar(x, y, halves, fmt="none", capsize=2, color=color)
         axis.set(xlabel=name)
-    panels[0].set(ylabel="milliseconds a step")
+    panels[0].set(ylabel="step, times Adam's")
+    ticks = [0.5, 1, 2, 4, 8, 16]
+    panels[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels[0].minorticks_off()
     label_ends(panels[-1])
+    last = rows[-1]
+    figure.suptitle(
+        f"A step beside Adam's: {last['backend']} ({last['device']}), {last['cpus']} "
+        f"cores, JAX {last['jax']}; bars: the middle half of the trials",
+        fontsize="medium",
+    )
     figure.savefig(path, dpi=110)
 
 
