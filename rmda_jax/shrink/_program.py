@@ -205,6 +205,8 @@ class Program:
         """Raise if anything that stays needs a unit that is removed."""
         for path in found.axes.read_whole:
             small.check(path)
+        for path in found.axes.layers:
+            small.check_layers(path, values.unchanged.get(path))
         # All removed units at once: where their terms of every sum are zero, or taken
         # by the biases that took them, what stays is as it was.
         removal = Removal(contractions_of(found, values), values, candidates={})

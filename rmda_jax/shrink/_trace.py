@@ -10,8 +10,9 @@ import numpy as np
 
 from rmda_jax._types import Params
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
-from rmda_jax.shrink.interpret._index_sets import IndexSet, freeze, fresh
+from rmda_jax.shrink.interpret._axes import SCAN, AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._index_sets import IndexSet, atoms_of, freeze, fresh
+from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.specs._names import leaf_names
 
 
@@ -155,6 +156,24 @@ class Traced(NamedTuple):
     def leaves(self) -> list[AxisValue]:
         """The axes of the leaves."""
         return self.inputs[: len(self.names)]
+
+    @property
+    def layers(self) -> dict[Path, list[tuple[IndexSet, np.ndarray]]]:
+        """The atoms that scans go along, each with the positions of its layers.
+
+        Only those that nothing but a scan freezes: layers that are the identity may go.
+        """
+        found = {path: list(atoms_of(x)) for path, x in self.axes.layers.items()}
+        return {
+            path: atoms
+            for path, atoms in found.items()
+            if atoms and all(self.may_lose_layers(atom) for atom, _ in atoms)
+        }
+
+    def may_lose_layers(self, atom: IndexSet) -> bool:
+        """Return whether units are layers of a scan that nothing else holds back."""
+        units = self.units.get(atom)
+        return units is not None and units.frozen == {SCAN}
 
 
 def traced(
