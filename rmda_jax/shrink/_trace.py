@@ -196,7 +196,7 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
     # The leaves come first among the inputs of the jaxpr.
     for i, spec in enumerate(specs):
         leaf = names[i] if i < len(names) else None
-        reason = None if leaf else "an input"
+        reason = None if leaf or for_program else _INPUT
         dims = tuple(fresh(n, reason) for n in spec.shape)
         weights = None if leaf is None else frozenset({leaf})
         values.append(AxisValue(dims, leaf, weights))
@@ -205,8 +205,32 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
         # Whoever calls the function counts on the shapes of its outputs.
         for axis in value.axes:
             freeze(axis, "an output")
+    if for_program:
+        _freeze_inputs(values[len(names) :], axes)
     units = _collected(values[: len(names)], axes)
     return Traced(closed, names, values, axes, units)
+
+
+_INPUT = "an input"
+
+
+def _freeze_inputs(inputs: list[AxisValue], axes: AxisInterpreter) -> None:
+    """Freeze the axes of inputs, but for what only multiplies hidden units.
+
+    That are units which weights make and none read, as the dimensions of queries and
+    keys are: tables of a rotary embedding have them, of which a program takes a part.
+    """
+    made: set[IndexSet] = set()
+    read: set[IndexSet] = set()
+    for role in axes.roles:
+        if role.name in ("produces", "consumes"):
+            atoms = made if role.name == "produces" else read
+            atoms |= {atom for atom, _ in role.index_set.atoms()}
+    for value in inputs:
+        for index_set, _ in (dim for axis in value.axes for dim in axis if dim[0]):
+            atoms = {atom for atom, _ in index_set.atoms()}
+            if not atoms or not atoms <= made - read:
+                index_set.freeze(_INPUT)
 
 
 def hold_back(found: Traced, couplings: Couplings | None) -> None:

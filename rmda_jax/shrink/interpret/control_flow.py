@@ -20,8 +20,7 @@ from rmda_jax.shrink.interpret._index_sets import (
     Axis,
     IndexSet,
     freeze,
-    frozen_if_uniform,
-    uniform,
+    fresh,
 )
 from rmda_jax.shrink.interpret._interpreter import Interpreter, register
 from rmda_jax.shrink.interpret._small import SmallInterpreter
@@ -161,8 +160,10 @@ def scan_axes(
     n_consts, n_carry = eqn.params["num_consts"], eqn.params["num_carry"]
     consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
     rows = operands[n_consts + n_carry :]
-    layers = _layers([x.axes[0] for x in rows], eqn.params["length"])
-    interpreter.layers[interpreter.path] = layers
+    layers = fresh(eqn.params["length"], SCAN)
+    if rows:
+        layers = _layers(layers, [x.axes[0] for x in rows])
+        interpreter.layers[interpreter.path] = layers
     slices = [AxisValue(x.axes[1:], x.leaf, x.weights) for x in rows]
     # The carry may be uniform before the first iteration, as zeros are, and not after.
     carry = [AxisValue(tuple(map(_varying, x.axes))) for x in carry]
@@ -173,16 +174,14 @@ def scan_axes(
     return carried + [AxisValue((layers, *y.axes)) for y in out[n_carry:]]
 
 
-def _layers(axes: Sequence[Axis], length: int) -> Axis:
+def _layers(layers: Axis, axes: Sequence[Axis]) -> Axis:
     """Return the axis that a scan goes along: its positions are layers, or times.
 
     It is frozen by the scan alone, which `plan` knows how to make shorter.
     """
-    layers = uniform(length)
     for axis in axes:
         layers = unify(layers, axis)
     digits_as_factors(layers)
-    layers = frozen_if_uniform(layers, SCAN) if length > 1 else layers
     freeze(layers, SCAN)
     return layers
 
@@ -218,15 +217,14 @@ def scan_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[
     """Scan over the small body, along the layers that stay."""
     p, path, found = eqn.params, interpreter.path, interpreter.found
     n_consts, n_carry = p["num_consts"], p["num_carry"]
-    consts, layers = operands[:n_consts], interpreter.axes.layers[path]
-    xs = [
-        interpreter.aligned(x, value.axes, [layers, *value.axes[1:]])
-        for x, value in zip(
-            operands[n_consts + n_carry :],
-            found.operands[n_consts + n_carry :],
-            strict=True,
-        )
-    ]
+    consts, first_row = operands[:n_consts], n_consts + n_carry
+    xs, length = list(operands[first_row:]), p["length"]
+    if xs:
+        layers = interpreter.axes.layers[path]
+        length = len(interpreter.kept(layers))
+        for i, value in enumerate(found.operands[first_row:]):
+            wanted = [layers, *value.axes[1:]]
+            xs[i] = interpreter.aligned(xs[i], value.axes, wanted)
     carried = found.results[:n_carry]
     init = [
         interpreter.aligned(x, before.axes, after.axes)
@@ -242,7 +240,6 @@ def scan_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[
         return out[:n_carry], out[n_carry:]
 
     options = {name: p[name] for name in ("reverse", "unroll")}
-    length = len(interpreter.kept(layers))
     carry, out = lax.scan(body, init, xs, length=length, **options)
     return [*carry, *out]
 
