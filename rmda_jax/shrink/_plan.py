@@ -120,8 +120,11 @@ def plan(
     biases, activations and normalizations with stored statistics. With a unit go its
     entries in all leaves, so that further units may go, until nothing changes.
 
-    One unit of every group stays, for most frameworks reject layers of no units. The
-    function is taken to be finite: 0 times infinity counts as 0. Units whose number
+    One unit of every group stays, for most frameworks reject layers of no units; with
+    ``for_program`` none need stay, so that nothing is left of a branch that is zero. Of
+    params that a `jax.lax.scan` goes along, layers go that return their carry as it was
+    given to them, as a residual block does whose last weights are zero. The function is
+    taken to be finite: 0 times infinity counts as 0. Units whose number
     the function computes with stay: :math:`1/\sqrt d` of attention.
 
     A function may keep sizes of its own, such as a number of heads, and infer others

@@ -35,7 +35,9 @@ class UnitGroup:
 
     size: int
     members: tuple[UnitMember, ...]
-    frozen: frozenset[str]  # why none of them can be removed; empty if they can
+    # Why none can be removed; empty if they can. Those with "scan" alone are its layers,
+    # of which `plan` removes the ones that are the identity.
+    frozen: frozenset[str]
 
     @property
     def name(self) -> str:
