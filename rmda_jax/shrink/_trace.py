@@ -35,8 +35,8 @@ class UnitGroup:
 
     size: int
     members: tuple[UnitMember, ...]
-    # Why none can be removed; empty if they can. Those with "scan" alone are its layers,
-    # of which `plan` removes the ones that are the identity.
+    # Why none can be removed; empty if they can. With "scan" alone they are layers, of
+    # which `plan` removes those that are the identity.
     frozen: frozenset[str]
 
     @property

@@ -175,6 +175,14 @@ def test_units_and_layers_go_together_and_training_goes_on():
     assert_close(found, wanted)
 
 
+def test_layers_are_no_width_to_be_a_multiple():
+    params = stacked((1,))
+    params["blocks"]["down"][:, 2] = 0
+    options = {"for_program": True, "multiple_of": 5}
+    plan = shrink.plan(scanned, params, drawn(*X), **options)
+    assert plan.widths["blocks/up"] == (LAYERS - 1, WIDTH, HIDDEN)
+
+
 def test_the_moments_of_an_optimizer_lose_the_same_layers():
     params = stacked((1,))
     plan = shrink.plan(scanned, params, drawn(*X))
@@ -192,6 +200,18 @@ def test_a_program_without_some_layers_is_exported():
 def weighing(params, x):
     layer = lambda h, row: (h + row[1] * feed_forward(row[0], h), None)
     rows = params["blocks"], jnp.arange(1.0, LAYERS + 1)
+    return lax.scan(layer, x, rows)[0] @ params["head"]
+
+
+def scaling(params, x):
+    n_layers = len(params["blocks"]["up"])
+    layer = lambda h, p: (h + feed_forward(p, h) / n_layers, None)
+    return lax.scan(layer, x, params["blocks"])[0] @ params["head"]
+
+
+def with_rates(params, x):
+    layer = lambda h, row: (h + row[1] * feed_forward(row[0], h), None)
+    rows = params["blocks"], np.linspace(0.5, 1.0, LAYERS)
     return lax.scan(layer, x, rows)[0] @ params["head"]
 
 
@@ -251,6 +271,8 @@ def checkpointed(params, x):
 # Function, then how many layers stay for a program, and for the function itself.
 CASES = {
     "numbers of layers": (weighing, 2, LAYERS),
+    "a scale by their number": (scaling, 2, LAYERS),
+    "constants of layers": (with_rates, 2, LAYERS),
     "a length of its own": (of_own_length, 2, LAYERS),
     "all layers are read": (reading_all, LAYERS, LAYERS),
     "all layers are returned": (returning_all, LAYERS, LAYERS),
