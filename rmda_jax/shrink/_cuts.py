@@ -12,7 +12,7 @@ from rmda_jax.shrink._trace import Traced, UnitGroup
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks
 
 NotKnown: TypeAlias = dict[IndexSet, tuple[np.ndarray, str]]
-"""For each atom that is read whole: which units have unknown values, and where."""
+"""For each atom that is not only in sums: which units must stay for that, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,9 @@ def _reasons(
     held: np.ndarray,
 ) -> tuple[str, ...]:
     """Return why the other units stay, and how many for each reason."""
-    if units.frozen:
+    if units.frozen and (
+        atom not in removal.removed or not removal.removed[atom].any()
+    ):
         return tuple(sorted(units.frozen))
     if not terms and atom not in removal.read_whole:
         return ("nothing reads them",)
@@ -85,7 +87,7 @@ def _reasons(
         readers = [t.contraction.label for t in terms if not t.constant[i]]
         takers = [t.contraction.label for t in terms if not t.zero[i]]
         if not_known[0][i]:
-            reasons[f"not known to {not_known[1]}, which reads them all"] += 1
+            reasons[not_known[1]] += 1
         elif held[i]:
             reasons["kept for the width to be a multiple"] += 1
         elif not removal.candidates[atom][i]:

@@ -12,9 +12,11 @@ import numpy as np
 from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.regularizers.named._groups import group_lasso
 from rmda_jax.regularizers.named._products import tied_group_lasso
+from rmda_jax.shrink._branches import branches_and_layers
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._trace import Couplings, Traced, hold_back, traced
 from rmda_jax.shrink._unit_places import Place, Side, is_on, removing
+from rmda_jax.shrink.interpret._axes import SCAN
 from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
@@ -55,6 +57,7 @@ def group_rules(
     weighted: bool = True,
     couplings: Couplings | None = None,
     for_program: bool = False,
+    depth: bool = False,
     **options: Any,
 ) -> UnitRules:
     r"""Write the rules whose groups are the units of a model that can be removed.
@@ -91,6 +94,12 @@ def group_rules(
         can do more: sums over units can spare those whose producers are zero, and the
         function's own numbers do not matter. A function that keeps a number of heads
         may hold heads back without.
+      depth: Whether the groups are branches and layers in place of units. A branch is a
+        way around which others lead, as in ``x + mlp(x)``: its group has all weights
+        that read its hidden units. A layer of a scan goes when it is the identity: its
+        group has the last weights of its branches, with their biases. Only for side
+        ``"consumers"``. Of a branch that is zero a plan without ``for_program`` leaves
+        one unit.
       **options: Given to ``fn`` as they are.
 
     Returns:
@@ -99,8 +108,9 @@ def group_rules(
       ``params/``). Its ``left_out`` says which units have no rule, and why.
 
     Raises:
-      ValueError: an unknown side, a pattern that matches nothing, or a model without a
-        unit that can be removed; the message says why, and which side has some.
+      ValueError: an unknown side, or another than consumers with ``depth``; a pattern
+        that matches nothing, or a model without a unit that can be removed; the message
+        says why, and which side has some.
       TypeError: as in `trace`.
 
     Examples:
@@ -124,6 +134,8 @@ def group_rules(
         raise ValueError(
             f"`side` must be 'consumers', 'producers' or 'all', got {side!r}."
         )
+    if depth and side != "consumers":
+        raise ValueError(f"`side` must be 'consumers' with `depth`, got {side!r}.")
     check_call(fn, params, inputs)
     names, leaves = leaf_names(params), jax.tree.leaves(params)
     shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
@@ -142,15 +154,20 @@ def group_rules(
             for group in places
         ]
         given = {"places": places, "couplings": couplings}
-        return _Chosen.of(traces, removing(fn, params, *inputs, **given, **options))
+        found = removing(fn, params, *inputs, **given, **options)
+        if depth:
+            found = branches_and_layers(traces, leaves, found, allowed)
+        return _Chosen.of(traces, found, with_layers=depth)
 
     groups, left_out = chosen(side)
     if not groups:
-        others = (s for s in get_args(Side) if s != side and chosen(s).groups)
+        sides = () if depth else get_args(Side)
+        others = (s for s in sides if s != side and chosen(s).groups)
         hint = next((f"; side={s!r} has some" for s in others), "")
         of_side = "members" if side == "all" else side
+        what = "branch or layer that" if depth else f"unit whose {of_side}"
         raise ValueError(
-            f"the model has no unit whose {of_side} could be regularized{hint}. What "
+            f"the model has no {what} could be regularized{hint}. What "
             f"`trace` found: {'; '.join(left_out) or 'only inputs and outputs'}."
         )
     return UnitRules([_rule(bunch, weighted) for bunch in _bunched(groups)], left_out)
@@ -158,7 +175,7 @@ def group_rules(
 
 spec = group_rules  # an alias, the name of before
 
-_NOT_HIDDEN = {"an input", "an output", "scan", "the window of a convolution"}
+_NOT_HIDDEN = {"an input", "an output", SCAN, "the window of a convolution"}
 
 
 class _Chosen(NamedTuple):
@@ -168,7 +185,9 @@ class _Chosen(NamedTuple):
     left_out: list[str]
 
     @classmethod
-    def of(cls, traces: Traced, found: list[list[Place] | str]) -> "_Chosen":
+    def of(
+        cls, traces: Traced, found: list[list[Place] | str], *, with_layers: bool
+    ) -> "_Chosen":
         sets = [x if isinstance(x, list) else [] for x in found]
         # Units inside of a kernel, such as the rank of LoRA, come after all others.
         outer = {
@@ -179,17 +198,19 @@ class _Chosen(NamedTuple):
         }
         numbers = _disjoint(sets, [atom in outer for atom in traces.units])
         left_out = []
-        rows = zip(traces.units.values(), found, strict=True)
-        for number, (group, places) in enumerate(rows):
-            if number in numbers or group.frozen & _NOT_HIDDEN or group.size == 1:
+        skipped = _NOT_HIDDEN - ({SCAN} if with_layers else set())
+        rows = zip(traces.units.items(), found, strict=True)
+        for number, ((atom, group), places) in enumerate(rows):
+            if number in numbers or group.frozen & skipped or group.size == 1:
                 continue
-            if group.frozen:
+            if group.frozen and not traces.may_lose_layers(atom):
                 why = "; ".join(sorted(group.frozen))
             elif isinstance(places, str):
                 why = places
             else:
                 why = "they share weights with units that have one"
-            left_out.append(f"{group.size} units {group.name}: {why}")
+            if why:
+                left_out.append(f"{group.size} units {group.name}: {why}")
         return cls([sets[number] for number in numbers], left_out)
 
 

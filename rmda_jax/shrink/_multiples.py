@@ -14,6 +14,7 @@ import numpy as np
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.shrink._removal import Removal
 from rmda_jax.shrink._trace import UnitGroup
+from rmda_jax.shrink.interpret._axes import SCAN
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks
 
 MultipleOf: TypeAlias = int | Mapping[str, int]
@@ -79,6 +80,8 @@ def _hold_more(
     removed, more = {atom: gone.copy() for atom, gone in removed.items()}, False
     # Heads before the dimensions inside of them, whose number is then known.
     for atom in sorted(removed, key=lambda atom: _spread(units[atom])):
+        if SCAN in units[atom].frozen:
+            continue  # layers are no width
         gone, positions = removed[atom], _removed_positions(removed, units)
         step = _step(units[atom], positions, gone, multiples)
         left = int(gone.size - gone.sum())

@@ -16,6 +16,7 @@ from rmda_jax.shrink._removal import Contraction, Removal
 from rmda_jax.shrink._retrace import Conflict, Retrace, conflicts, describe, retrace
 from rmda_jax.shrink._trace import Couplings, Traced, hold_back, traced
 from rmda_jax.shrink._width_dependence import width_dependent
+from rmda_jax.shrink.interpret._axes import SCAN
 from rmda_jax.shrink.interpret._index_sets import IndexSet, UnitMasks, atoms_of
 from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.shrink.interpret._values import (
@@ -62,6 +63,25 @@ class Plan:
             name: tuple(len(axis) for axis in kept) for name, kept in self.kept.items()
         }
 
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Lines that name the layers and the leaves of which nothing is left."""
+        lines = [
+            f"layers {', '.join(map(str, np.flatnonzero(cut.removed)))} of "
+            f"{cut.units.size} are the identity, and go from {cut.name}"
+            for cut in self.cuts
+            if SCAN in cut.units.frozen and cut.removed.any()
+        ]
+        empty: dict[str, list[str]] = {}
+        for name, shape in self.widths.items():
+            if 0 in shape and 0 not in self.shapes[name]:
+                parent, _, leaf = name.rpartition("/")
+                empty.setdefault(parent, []).append(leaf)
+        for parent, leaves in empty.items():
+            of_parent = f"{parent}: " if parent else ""
+            lines.append(f"nothing is left of {of_parent}{', '.join(leaves)}")
+        return tuple(lines)
+
     def __str__(self) -> str:
         rows = [("units", "before", "after", "the others stay because")]
         for cut in self.cuts:
@@ -73,6 +93,7 @@ class Plan:
             f"{row[3]}".rstrip()
             for row in rows
         ]
+        lines += self.gone
         if self.folds:
             lines.append(f"constants go into {', '.join(sorted(self.folds))}")
         lines += [f"the function does not follow: {c}" for c in self.conflicts]
@@ -99,8 +120,11 @@ def plan(
     biases, activations and normalizations with stored statistics. With a unit go its
     entries in all leaves, so that further units may go, until nothing changes.
 
-    One unit of every group stays, for most frameworks reject layers of no units. The
-    function is taken to be finite: 0 times infinity counts as 0. Units whose number
+    One unit of every group stays, for most frameworks reject layers of no units; with
+    ``for_program`` none need stay, so that nothing is left of a branch that is zero. Of
+    params that a `jax.lax.scan` goes along, layers go that return their carry as it was
+    given to them, as a residual block does whose last weights are zero. The function is
+    taken to be finite: 0 times infinity counts as 0. Units whose number
     the function computes with stay: :math:`1/\sqrt d` of attention.
 
     A function may keep sizes of its own, such as a number of heads, and infer others
@@ -168,9 +192,10 @@ def plan(
     for atom in candidates.keys() & not_known.keys():
         candidates[atom] &= ~not_known[atom][0]
     multiples = multiples_of_leaves(multiple_of, found.names)
+    may_vanish = _may_vanish(found) if for_program else ()
 
     def removal_of(candidates: UnitMasks) -> tuple[Removal, UnitMasks]:
-        remove = lambda some: Removal(contractions, values, some, read_whole=not_known)
+        remove = lambda some: Removal(contractions, values, some, not_known, may_vanish)
         return fitted(remove, candidates, found.units, multiples)
 
     removal, held = removal_of(candidates)
@@ -184,6 +209,10 @@ def plan(
         whole = lambda p, *x: fn(p, *x, **options)
         return retrace(whole, params, [widths[n] for n in found.names], *inputs)
 
+    layers = list(filter(found.may_lose_layers, removal.atoms))
+    if layers and not _follows(found, removal, small, layers):
+        candidates = {a: units for a, units in candidates.items() if a not in layers}
+        removal, held = removal_of(candidates)
     jaxpr = lambda atoms: small(atoms).closed
     kept = set(width_dependent(found.closed, jaxpr, found.axes, removal.atoms))
     if kept:
@@ -197,7 +226,39 @@ def plan(
             wrong = conflicts(found, closed, removal.removed)
         except Exception as refusal:  # whatever it raises on arrays of other sizes
             error = describe(refusal)
-    return made(removal, held=held, kept=kept, conflicts=wrong, error=error)
+    known = {"held": held, "kept": kept, "not_known": not_known}
+    return made(removal, **known, conflicts=wrong, error=error)
+
+
+def _follows(
+    found: Traced,
+    removal: Removal,
+    small: Callable[[list[IndexSet]], Retrace],
+    layers: list[IndexSet],
+) -> bool:
+    """Return whether the function scans over fewer layers if its params have fewer."""
+    try:
+        closed, error = small(layers)
+        removed = {atom: removal.removed[atom] for atom in layers}
+        return not error and not conflicts(found, closed, removed)
+    except Exception:  # whatever it raises, as of a number of layers of its own
+        return False
+
+
+def _may_vanish(found: Traced) -> set[IndexSet]:
+    """Return the atoms of which a program may lose all units.
+
+    XLA computes nothing for a sum over none. But a convolution has at least one group.
+    """
+    grouped = {
+        atom
+        for eqn, operands, results in found.axes.eqns.values()
+        if eqn.params.get("feature_group_count", 1) > 1
+        for value in (*operands, *results)
+        for axis in value.axes
+        for atom, _ in atoms_of(axis)
+    }
+    return found.units.keys() - grouped
 
 
 def _made(
@@ -207,11 +268,11 @@ def _made(
     shapes: dict[str, Shape],
     held: UnitMasks,
     kept: Container[IndexSet] = (),
-    not_known: NotKnown | None = None,
+    not_known: NotKnown,
     **fields: Any,
 ) -> Plan:
     """Return the plan, and warn of what is zero."""
-    cuts = cuts_of(found, removal, held, kept, not_known or {})
+    cuts = cuts_of(found, removal, held, kept, not_known)
     warn_of_zeros(zero_groups(cuts), stacklevel=3)
     folds = folds_of(removal, removal.removed, shapes)
     if isinstance(folds, Contraction):
@@ -223,14 +284,24 @@ def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
     """Return the atoms that equations read whole, and the units unknown to them."""
     result: NotKnown = {}
     for (path, number), x in values.operands.items():
-        operands, label = found.axes.eqns[path].operands, found.axes.label(path)
+        operands = found.axes.eqns[path].operands
+        why = f"not known to {found.axes.label(path)}, which reads them all"
         for place in found.axes.read_whole[path][number]:
             unknown = ~_constant_along(x, place)
             for atom, positions in atoms_of(operands[number].axes[place]):
                 units = np.asarray(unknown[positions].any(axis=1))
-                before, first = result.get(atom, (units, label))
-                result[atom] = before | units, first if before.any() else label
+                before, first = result.get(atom, (units, why))
+                result[atom] = before | units, first if before.any() else why
+    for path, atoms in found.layers.items():
+        changed = ~values.unchanged[path]  # layers that are not the identity
+        for atom, positions in atoms:
+            units = np.asarray(changed[positions].any(axis=1))
+            before, first = result.get(atom, (units, _CHANGES))
+            result[atom] = before | units, first if before.any() else _CHANGES
     return result
+
+
+_CHANGES = "not the identity"
 
 
 def _constant_along(x: PartialValue, place: int) -> np.ndarray:
@@ -284,7 +355,8 @@ def evaluated(
       unknown_masks: For each leaf, which of its entries are taken to be unknown, too.
     """
     masks = unknown_masks or [False] * len(leaves)
-    values, jaxpr = ValueInterpreter(found.axes.read_whole), found.closed.jaxpr
+    values = ValueInterpreter(found.axes.read_whole, found.layers)
+    jaxpr = found.closed.jaxpr
     # Only leaves that are added to something can take constants: the positions of the
     # others, as large as the params, are not needed.
     shifting = {role.leaf for role in found.axes.roles if role.name == "shifts"}
@@ -295,7 +367,8 @@ def evaluated(
         args.append(with_provenance(x, name) if name in shifting else x)
     for var in jaxpr.invars[len(leaves) :]:
         args.append(unknown(var.aval.shape, var.aval.dtype))
-    for out in values.eval_closed_jaxpr(found.closed, args):
+    values.outputs = values.eval_closed_jaxpr(found.closed, args)
+    for out in values.outputs:
         # The caller of the function reads its outputs.
         if out.provenance is not None:
             values.reads[out.provenance.source] += 1
@@ -307,7 +380,7 @@ def _candidates(found: Traced, leaves: list[Any]) -> UnitMasks:
     values = dict(zip(found.names, leaves, strict=True))
     candidates = {}
     for atom, units in found.units.items():
-        if units.frozen:
+        if units.frozen and not found.may_lose_layers(atom):
             continue
         candidates[atom] = np.ones(units.size, bool)
         for m in units.members:

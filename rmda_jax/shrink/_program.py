@@ -1,5 +1,6 @@
 """The function of the small params, from a plan: its jaxpr on what is left."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from rmda_jax.shrink._checks import check_call, check_values
 from rmda_jax.shrink._plan import Plan, contractions_of, evaluated, folds_of
 from rmda_jax.shrink._removal import Contraction, Removal, removed_entries
 from rmda_jax.shrink._trace import Traced, followed
+from rmda_jax.shrink.interpret._axes import AxisValue
 from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.shrink.interpret._small import (
     KEEP,
@@ -50,6 +52,7 @@ class _Specialized(NamedTuple):
 
     closed: Any
     out_tree: Any
+    inputs: list[AxisValue]  # those of the function, without the leaves
     small: SmallInterpreter
     needs_stays: bool  # values of what stays, beside those of what is removed
     fixed: frozenset[Path]
@@ -118,8 +121,9 @@ class Program:
         names = leaf_names(small_params)
         _check_small(self._plan, names, leaves)
         found = self._specialize(names, treedef, [x.dtype for x in leaves], inputs)
-        args = [*leaves, *jax.tree.leaves(inputs)]
-        out = found.small.at(()).eval_closed_jaxpr(found.closed, args)
+        rows = zip(jax.tree.leaves(inputs), found.inputs, strict=True)
+        taken = [found.small.taken(x, value.axes) for x, value in rows]
+        out = found.small.at(()).eval_closed_jaxpr(found.closed, [*leaves, *taken])
         return jax.tree.unflatten(found.out_tree, out)
 
     def _specialize(
@@ -138,12 +142,9 @@ class Program:
     def _traced(self, names: list[str], params: Params, inputs: Any) -> _Specialized:
         closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
         found = followed(closed, names, for_program=True)
-        masks = [
-            *_removed_positions(self._plan, names),
-            *([np.zeros(n, bool) for n in x.shape] for x in jax.tree.leaves(inputs)),
-        ]
+        masks = list(_removed_positions(self._plan, names))
         try:
-            small = SmallInterpreter(found.axes, removed_units(found.inputs, masks))
+            small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
             return self._proved(found, small, jax.tree.structure(shape))
         except CannotShrinkError as error:
             raise ValueError(
@@ -159,6 +160,8 @@ class Program:
         They follow from what is removed of the params, as a rule. If not they are those
         of the params that were planned.
         """
+        inputs = found.inputs[len(found.names) :]
+        specialized = functools.partial(_Specialized, found.closed, out_tree, inputs)
         stays = [
             ~removed_entries(value.axes, small.removed, small.old_shape(value))
             for value in found.leaves
@@ -172,7 +175,7 @@ class Program:
             if self._planned is None:
                 raise
         else:
-            return _Specialized(found.closed, out_tree, small, False, frozenset())
+            return specialized(small, False, frozenset())
         planned = evaluated(found, leaves)
         small.known = planned.operands
         self._prove(found, small, planned)
@@ -185,7 +188,7 @@ class Program:
         ]
         small.known = {**of_removed, **{key: planned.operands[key] for key in fixed}}
         paths = frozenset(path for path, _ in fixed)
-        return _Specialized(found.closed, out_tree, small, True, paths)
+        return specialized(small, True, paths)
 
     def _leaf(self, name: str, var: Any) -> Any:
         """Return a leaf that was planned; what stays of it is 0 if it is not kept."""
@@ -205,6 +208,8 @@ class Program:
         """Raise if anything that stays needs a unit that is removed."""
         for path in found.axes.read_whole:
             small.check(path)
+        for path in found.axes.layers:
+            small.check_layers(path, values.unchanged.get(path))
         # All removed units at once: where their terms of every sum are zero, or taken
         # by the biases that took them, what stays is as it was.
         removal = Removal(contractions_of(found, values), values, candidates={})

@@ -189,6 +189,7 @@ class Removal:
       values: What is known of all arrays.
       candidates: The units that may go.
       read_whole: Atoms whose units are read otherwise, by equations that know them.
+      may_vanish: Atoms of which all units may go; of others one stays.
     """
 
     def __init__(
@@ -197,9 +198,11 @@ class Removal:
         values: ValueInterpreter,
         candidates: UnitMasks,
         read_whole: Container[IndexSet] = (),
+        may_vanish: Container[IndexSet] = (),
     ) -> None:
         self.contractions, self.values = contractions, values
         self.candidates, self.read_whole = candidates, read_whole
+        self.may_vanish = may_vanish
         self.removed = {a: np.zeros_like(c) for a, c in candidates.items()}
         while any_set(step := self.step()):
             for atom, new in step.items():
@@ -294,7 +297,7 @@ class Removal:
     def _keep_one(self, new: UnitMasks) -> UnitMasks:
         """Keep at least one unit of an atom: most frameworks reject zero widths."""
         for atom, units in new.items():
-            if (units | self.removed[atom]).all():
+            if atom not in self.may_vanish and (units | self.removed[atom]).all():
                 units[np.flatnonzero(units)[:1]] = False
         return new
 

@@ -48,10 +48,12 @@ class Report:
     layers: tuple[LayerReport, ...]
     parameters: BeforeAfter
     disk_bytes: BeforeAfter  # of the arrays in a file
-    flops: BeforeAfter  # by the compiler's count; NaN where it counts none
+    # By the compiler's count, in which the body of a loop counts once; NaN if none.
+    flops: BeforeAfter
     seconds: BeforeAfter  # medians of a call on this machine
     difference: OutputDifference
     all_zero: tuple[str, ...] = ()  # leaves before through which nothing passes
+    gone: tuple[str, ...] = ()  # of the plan: layers of which nothing is left
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
@@ -77,6 +79,7 @@ class Report:
             ("seconds here", self.seconds, "{:.2e}"),
         ):
             lines.append(f"{name}: {', '.join(_cells(change, form))}")
+        lines += self.gone
         return "\n".join([*lines, str(self.difference), *called_out(self.all_zero)])
 
 
@@ -164,6 +167,7 @@ def report(
             fn, params, small_params, *inputs, small_fn=small_fn, plan=plan, **options
         ),
         all_zero=all_zero,
+        gone=() if plan is None else plan.gone,
     )
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from rmda_jax._types import Params
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
-from rmda_jax.shrink.interpret._index_sets import IndexSet, freeze, fresh
+from rmda_jax.shrink.interpret._axes import SCAN, AxisInterpreter, AxisValue
+from rmda_jax.shrink.interpret._index_sets import IndexSet, atoms_of, freeze, fresh
+from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.specs._names import leaf_names
 
 
@@ -34,7 +35,9 @@ class UnitGroup:
 
     size: int
     members: tuple[UnitMember, ...]
-    frozen: frozenset[str]  # why none of them can be removed; empty if they can
+    # Why none can be removed; empty if they can. With "scan" alone they are layers, of
+    # which `plan` removes those that are the identity.
+    frozen: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -156,6 +159,24 @@ class Traced(NamedTuple):
         """The axes of the leaves."""
         return self.inputs[: len(self.names)]
 
+    @property
+    def layers(self) -> dict[Path, list[tuple[IndexSet, np.ndarray]]]:
+        """The atoms that scans go along, each with the positions of its layers.
+
+        Only those that nothing but a scan freezes: layers that are the identity may go.
+        """
+        found = {path: list(atoms_of(x)) for path, x in self.axes.layers.items()}
+        return {
+            path: atoms
+            for path, atoms in found.items()
+            if atoms and all(self.may_lose_layers(atom) for atom, _ in atoms)
+        }
+
+    def may_lose_layers(self, atom: IndexSet) -> bool:
+        """Return whether units are layers of a scan that nothing else holds back."""
+        units = self.units.get(atom)
+        return units is not None and units.frozen == {SCAN}
+
 
 def traced(
     fn: Callable[..., Any],
@@ -177,7 +198,7 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
     # The leaves come first among the inputs of the jaxpr.
     for i, spec in enumerate(specs):
         leaf = names[i] if i < len(names) else None
-        reason = None if leaf else "an input"
+        reason = None if leaf or for_program else _INPUT
         dims = tuple(fresh(n, reason) for n in spec.shape)
         weights = None if leaf is None else frozenset({leaf})
         values.append(AxisValue(dims, leaf, weights))
@@ -186,8 +207,32 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
         # Whoever calls the function counts on the shapes of its outputs.
         for axis in value.axes:
             freeze(axis, "an output")
+    if for_program:
+        _freeze_inputs(values[len(names) :], axes)
     units = _collected(values[: len(names)], axes)
     return Traced(closed, names, values, axes, units)
+
+
+_INPUT = "an input"
+
+
+def _freeze_inputs(inputs: list[AxisValue], axes: AxisInterpreter) -> None:
+    """Freeze the axes of inputs, but for what only multiplies hidden units.
+
+    That are units which weights make and none read, as the dimensions of queries and
+    keys are: tables of a rotary embedding have them, of which a program takes a part.
+    """
+    made: set[IndexSet] = set()
+    read: set[IndexSet] = set()
+    for role in axes.roles:
+        if role.name in ("produces", "consumes"):
+            atoms = made if role.name == "produces" else read
+            atoms |= {atom for atom, _ in role.index_set.atoms()}
+    for value in inputs:
+        for index_set, _ in (dim for axis in value.axes for dim in axis if dim[0]):
+            atoms = {atom for atom, _ in index_set.atoms()}
+            if not atoms or not atoms <= made - read:
+                index_set.freeze(_INPUT)
 
 
 def hold_back(found: Traced, couplings: Couplings | None) -> None:

@@ -61,6 +61,18 @@ def test_sizes_of_stacked_layers_are_those_of_one():
     np.testing.assert_allclose(net(x), before, rtol=0, atol=1e-5)
 
 
+def test_stacked_layers_go_that_are_the_identity():
+    net = Stack(nnx.Rngs(0))
+    for layer in (net.blocks.attention.out, net.blocks.down):
+        layer.kernel[...] = layer.kernel[...].at[1].set(0)  # biases are zero
+    x = normal({"x": (2, 5, 8)}, seed=1)["x"]
+    fn, params = split(net)
+    plan, before = shrink.plan(fn, params, x), net(x)
+    shrink.slice_module(plan, net)
+    assert net.blocks.up.kernel.shape == (N_LAYERS - 1, 1, 8, 8)
+    np.testing.assert_allclose(net(x), before, rtol=0, atol=1e-5)
+
+
 def test_sizes_of_stacked_equinox_layers_are_those_of_one():
     def make(key):
         keys = jax.random.split(key, 3)

@@ -283,7 +283,7 @@ CASES = {
         fed_back,
         zeroed(FED_BACK, head=0, embed=np.s_[:, 2], out=np.s_[..., 2], **{"in": ALL}),
         X,
-        {"in": (2, 4, 1), "head": (4, 2)},
+        {"in": (1, 4, 1), "head": (4, 2)},
     ),
     "embeddings": (
         models.embedded,

@@ -66,6 +66,7 @@ class EqnAxes(NamedTuple):
 
 
 CONSTANT = "a constant array: pass it in params"
+SCAN = "scan"  # layers: they go only where they are the identity
 
 
 class AxisInterpreter(Interpreter[AxisValue]):
@@ -83,6 +84,7 @@ class AxisInterpreter(Interpreter[AxisValue]):
       computed_whole: The axes that results of an equation have whole at first.
       constants: The axes of what a jaxpr closes over, by the equation that calls it.
       outputs: The axes of the outputs of a jaxpr, by the equation that calls it.
+      layers: The axis that a scan goes along, by its equation.
     """
 
     def __init__(self, for_program: bool = False) -> None:
@@ -95,6 +97,7 @@ class AxisInterpreter(Interpreter[AxisValue]):
         self.computed_whole: dict[Path, list[Axis]] = {}
         self.constants: dict[tuple[Path, int], list[AxisValue]] = {}
         self.outputs: dict[tuple[Path, int], list[AxisValue]] = {}
+        self.layers: dict[Path, Axis] = {}
 
     def record_role(self, value: AxisValue, axes: Sequence[int], role: str) -> None:
         """Record what leaves do to the index sets along some axes of an array."""

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from rmda_jax._types import Shape
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, EqnAxes
+from rmda_jax.shrink.interpret._axes import SCAN, AxisInterpreter, AxisValue, EqnAxes
 from rmda_jax.shrink.interpret._index_sets import (
     Axis,
     IndexSet,
@@ -175,6 +175,17 @@ class SmallInterpreter(Interpreter[Any]):
                 f"values are not known. {KEEP}"
             )
 
+    def check_layers(self, path: Path, unchanged: np.ndarray | None) -> None:
+        """Raise if a scan loses a layer that is not known to be the identity."""
+        removed = removed_along(self.axes.layers[path], self.removed)
+        if unchanged is not None:
+            removed &= ~unchanged
+        if removed.any():
+            raise CannotShrinkError(
+                f"{self.axes.label(path)} has layers that are removed, and not the "
+                f"identity. {KEEP}"
+            )
+
     def whole(self, operands: Sequence[Any]) -> list[Any]:
         """Return the operands of an equation, expanded where it reads whole axes."""
         self.check(self.path)
@@ -283,7 +294,7 @@ def removed_units(
         if (removed_along(axis, found) != mask).any():
             raise CannotShrinkError("it couples units that stay with units that go.")
     for atom, removed in found.items():
-        if atom.reasons and removed.any():
+        if atom.reasons - {SCAN} and removed.any():
             raise CannotShrinkError(f"units must stay because of {min(atom.reasons)}.")
     return found
 

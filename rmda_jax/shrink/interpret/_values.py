@@ -9,7 +9,7 @@ Unknown entries are taken to be finite: 0 times an unknown number is 0.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -64,6 +64,7 @@ class ValueInterpreter(Interpreter[PartialValue]):
 
     Args:
       read_whole: The equations and the numbers of the operands that ``operands`` keeps.
+      layers: The scans of which it is asked which iterations change nothing.
 
     Attributes:
       contractions: What is known of the two operands of each contraction.
@@ -71,15 +72,21 @@ class ValueInterpreter(Interpreter[PartialValue]):
       reads: How many equations read each leaf and each result of a contraction; to
         move entries, as in a reshape, is not to read them.
       operands: What is known of some operands, by equation and number.
+      outputs: What is known of the outputs of the whole jaxpr.
+      unchanged: For these scans, which iterations return the carry as it was.
       loop_depth: How many loops and branches the equation lies in. There an equation
         stands for several arrays, or for one that may not be computed.
     """
 
     def __init__(
-        self, read_whole: Mapping[Path, Mapping[int, list[int]]] | None = None
+        self,
+        read_whole: Mapping[Path, Mapping[int, list[int]]] | None = None,
+        layers: Container[Path] = (),
     ) -> None:
         super().__init__()
-        self._read_whole = read_whole or {}
+        self._read_whole, self.layers = read_whole or {}, layers
+        self.outputs: Sequence[PartialValue] = ()
+        self.unchanged: dict[Path, np.ndarray] = {}
         self.operands: dict[tuple[Path, int], PartialValue] = {}
         self.contractions: dict[Path, tuple[PartialValue, PartialValue]] = {}
         self.bias_adds: dict[Path, BiasAdd] = {}

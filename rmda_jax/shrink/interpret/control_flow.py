@@ -8,11 +8,23 @@ import jax
 import numpy as np
 from jax import lax
 
-from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue, unified_axes
+from rmda_jax.shrink.interpret._axes import (
+    SCAN,
+    AxisInterpreter,
+    AxisValue,
+    unified_axes,
+)
 from rmda_jax.shrink.interpret._custom_derivatives import with_jvp, with_vjp
-from rmda_jax.shrink.interpret._index_sets import Axis, IndexSet, freeze, fresh
+from rmda_jax.shrink.interpret._identity import unchanged_by
+from rmda_jax.shrink.interpret._index_sets import (
+    Axis,
+    IndexSet,
+    freeze,
+    fresh,
+)
 from rmda_jax.shrink.interpret._interpreter import Interpreter, register
 from rmda_jax.shrink.interpret._small import SmallInterpreter
+from rmda_jax.shrink.interpret._unification import digits_as_factors, unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -144,22 +156,34 @@ register("cond", axes=cond_axes, values=cond_values, small=cond_small)
 def scan_axes(
     interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
 ) -> list[AxisValue]:
-    """Unify the carry before and after; freeze the axis that is scanned over."""
+    """Unify the carry before and after, and the axes that are scanned over."""
     n_consts, n_carry = eqn.params["num_consts"], eqn.params["num_carry"]
     consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
-    slices = []
-    for x in operands[n_consts + n_carry :]:
-        freeze(x.axes[0], "scan")
-        slices.append(AxisValue(x.axes[1:], x.leaf, x.weights))
+    rows = operands[n_consts + n_carry :]
+    layers = fresh(eqn.params["length"], SCAN)
+    if rows:
+        layers = _layers(layers, [x.axes[0] for x in rows])
+        interpreter.layers[interpreter.path] = layers
+    slices = [AxisValue(x.axes[1:], x.leaf, x.weights) for x in rows]
     # The carry may be uniform before the first iteration, as zeros are, and not after.
     carry = [AxisValue(tuple(map(_varying, x.axes))) for x in carry]
     out = interpreter.eval_closed_jaxpr(eqn.params["jaxpr"], [*consts, *carry, *slices])
     carried = [
         AxisValue(tuple(unified_axes((x, y)))) for x, y in zip(carry, out, strict=False)
     ]
-    length = eqn.params["length"]
-    stacked = [AxisValue((fresh(length, "scan"), *y.axes)) for y in out[n_carry:]]
-    return carried + stacked
+    return carried + [AxisValue((layers, *y.axes)) for y in out[n_carry:]]
+
+
+def _layers(layers: Axis, axes: Sequence[Axis]) -> Axis:
+    """Return the axis that a scan goes along: its positions are layers, or times.
+
+    It is frozen by the scan alone, which `plan` knows how to make shorter.
+    """
+    for axis in axes:
+        layers = unify(layers, axis)
+    digits_as_factors(layers)
+    freeze(layers, SCAN)
+    return layers
 
 
 def scan_values(
@@ -181,15 +205,26 @@ def scan_values(
         p["jaxpr"], [*consts, *carry, *slices]
     )
     carry, out = _fixpoint(interpreter, body, carry)
+    if interpreter.path in interpreter.layers:
+        rows = operands[n_consts + n_carry :]
+        found = unchanged_by(p["jaxpr"], consts, carry, rows)
+        interpreter.unchanged[interpreter.path] = found
     stack = lambda y: np.broadcast_to(y, (p["length"], *y.shape))
     return [*carry, *(x.move(stack) for x in out[n_carry:])]
 
 
 def scan_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[Any]:
-    """Scan over the small body."""
+    """Scan over the small body, along the layers that stay."""
     p, path, found = eqn.params, interpreter.path, interpreter.found
     n_consts, n_carry = p["num_consts"], p["num_carry"]
-    consts, xs = operands[:n_consts], operands[n_consts + n_carry :]
+    consts, first_row = operands[:n_consts], n_consts + n_carry
+    xs, length = list(operands[first_row:]), p["length"]
+    if xs:
+        layers = interpreter.axes.layers[path]
+        length = len(interpreter.kept(layers))
+        for i, value in enumerate(found.operands[first_row:]):
+            wanted = [layers, *value.axes[1:]]
+            xs[i] = interpreter.aligned(xs[i], value.axes, wanted)
     carried = found.results[:n_carry]
     init = [
         interpreter.aligned(x, before.axes, after.axes)
@@ -204,8 +239,8 @@ def scan_small(interpreter: SmallInterpreter, eqn: Any, *operands: Any) -> list[
         out = called(inner, p["jaxpr"], [*consts, *carry, *row], [*carried, *slices])
         return out[:n_carry], out[n_carry:]
 
-    options = {name: p[name] for name in ("length", "reverse", "unroll")}
-    carry, out = lax.scan(body, init, list(xs), **options)
+    options = {name: p[name] for name in ("reverse", "unroll")}
+    carry, out = lax.scan(body, init, xs, length=length, **options)
     return [*carry, *out]
 
 

@@ -129,7 +129,7 @@ def elementwise_values(
 
 register(
     "add sub max min pow rem atan2 nextafter and or xor eq ne lt le gt ge clamp "
-    "add_any shift_left shift_right_logical shift_right_arithmetic",
+    "add_any shift_left shift_right_logical shift_right_arithmetic complex",
     axes=elementwise_axes,
     values=elementwise_values,
     small=run_aligned,

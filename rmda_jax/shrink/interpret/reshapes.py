@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
@@ -35,7 +36,9 @@ def reshape_small(interpreter: SmallInterpreter, eqn: Any, x: Any) -> list[Any]:
     whole = interpreter.without(atoms) if atoms else interpreter
     for i, axis in enumerate(operand.axes):
         kept, wanted = interpreter.kept(axis), whole.kept(axis)
-        if len(kept) < len(wanted):
+        if not len(kept) and len(wanted):  # nothing lies beside it
+            x = jnp.zeros((*x.shape[:i], len(wanted), *x.shape[i + 1 :]), x.dtype)
+        elif len(kept) < len(wanted):
             beside = np.searchsorted(kept, wanted).clip(max=len(kept) - 1)
             x = take(x, beside, i)
     (y,) = bind(eqn, [x], new_sizes=whole.shape(result))

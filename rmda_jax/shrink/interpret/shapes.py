@@ -11,10 +11,21 @@ from rmda_jax.shrink.interpret._axes import (
     EqnAxes,
     unified_axes,
 )
-from rmda_jax.shrink.interpret._index_sets import freeze, fresh, length, uniform
+from rmda_jax.shrink.interpret._index_sets import (
+    Axis,
+    freeze,
+    fresh,
+    length,
+    uniform,
+)
 from rmda_jax.shrink.interpret._interpreter import register
 from rmda_jax.shrink.interpret._small import SmallInterpreter, bind, run_resized
-from rmda_jax.shrink.interpret._unification import concatenated, sliced, unify
+from rmda_jax.shrink.interpret._unification import (
+    concatenated,
+    reshaped,
+    sliced,
+    unify,
+)
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -122,11 +133,33 @@ def slice_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[Axi
         # Strides pick every second unit or so: which, changes when one goes.
         if stride == 1:
             axes.append(sliced(axis, start, stop, counted=not interpreter.for_program))
+        elif _takes_one_of_each_row(axis, start, stop, stride):
+            axes.append(_rows(axis, stride))
         else:
             reason = "a slice with strides"
             interpreter.need_whole(0, x, [i], reason)
             axes.append(interpreter.fresh(-(-(stop - start) // stride), reason))
     return [AxisValue(tuple(axes), x.leaf)]
+
+
+def _takes_one_of_each_row(axis: Axis, start: int, stop: int, stride: int) -> bool:
+    """Return whether a slice is a column of the axis reshaped to rows of the stride.
+
+    ``x[..., 1::2]`` is ``x.reshape(..., -1, 2)[..., 1]``: rows may go as a whole.
+    """
+    if not axis or axis[-1][1] % stride or length(axis) == 0:
+        return False
+    index_set = axis[-1][0]
+    if index_set is not None and index_set.root.kind not in ("atom", "product"):
+        return False
+    return start < stride and -(-(stop - start) // stride) == length(axis) // stride
+
+
+def _rows(axis: Axis, size: int) -> Axis:
+    """Return the axis of the rows of some size that an axis is reshaped to."""
+    rows, columns = reshaped([axis], (length(axis) // size, size))
+    freeze(columns, "a slice with strides")
+    return rows
 
 
 def _slice(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
@@ -139,12 +172,18 @@ def _slice(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
 def resized_slice(
     interpreter: SmallInterpreter, eqn: Any, found: EqnAxes
 ) -> dict[str, Any]:
-    """Return how many positions that stay lie before the ends of the slice."""
+    """Return how many positions that stay lie before the ends of the slice.
+
+    Of rows of the length of a stride all positions stay, or none.
+    """
     starts, stops = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
     whole = interpreter.axes.read_whole.get(interpreter.path, {}).get(0, [])
     for i, axis in enumerate(found.operands[0].axes):
         if i not in whole:
             kept = interpreter.kept(axis)
+            if (eqn.params["strides"] or {i: 1})[i] > 1:
+                stops[i] = len(kept)
+                continue
             starts[i], stops[i] = map(int, np.searchsorted(kept, (starts[i], stops[i])))
     return {"start_indices": tuple(starts), "limit_indices": tuple(stops)}
 
