@@ -9,16 +9,20 @@ import jax.numpy as jnp
 
 from rmda_jax._types import ScalarOrSchedule
 
-_NEEDS_COSTS = ("bytes", "flops")
+_NEEDS_COSTS = {
+    "bytes": "shrink.costs",
+    "flops": "shrink.costs",
+    "latency": "shrink.latency",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Budget:
     """A size that a transformation keeps to; made by `budget`, which says more."""
 
-    kind: str  # "groups", "n_groups", "weights", "bytes" or "flops"
+    kind: str  # "groups", "n_groups", "weights", "bytes", "flops" or "latency"
     amount: ScalarOrSchedule  # what is kept at the end: a share, or a number of groups
-    costs: Any = None  # what `shrink.costs` returned
+    costs: Any = None  # what `shrink.costs` or `shrink.latency` returned
     start_step: int = 0
     ramp_steps: int = 0
     per_rule: bool = False
@@ -61,6 +65,7 @@ def budget(
     weights: ScalarOrSchedule | None = None,
     bytes: ScalarOrSchedule | None = None,  # the unit has this name
     flops: ScalarOrSchedule | None = None,
+    latency: ScalarOrSchedule | None = None,
     costs: Any = None,
     start_step: int | None = None,
     ramp_steps: int = 0,
@@ -82,7 +87,7 @@ def budget(
     others. It is the least strength that does, but for a margin of a tenth where the
     data leave one.
 
-    Exactly one of the first five is given. It is what is kept at the end: to remove
+    Exactly one of the first six is given. It is what is kept at the end: to remove
     70 % of the groups, keep ``groups=0.3``.
 
     Args:
@@ -94,8 +99,11 @@ def budget(
         regularizers.
       bytes: Share of the bytes that `shrink.apply` leaves; needs ``costs``.
       flops: Share of the FLOPs of a call after shrinking; needs ``costs``.
-      costs: What `shrink.costs` returned for the model and these rules. Costs do not
-        add up over units, so they are computed for the units that are alive.
+      latency: Share of the seconds of a call after shrinking, by the model that
+        `shrink.latency` fitted; needs what it returned as ``costs``.
+      costs: What `shrink.costs` or `shrink.latency` returned for the model and these
+        rules. Costs do not add up over units, so they are computed for the units that
+        are alive.
       start_step: Count of updates at which the first unit may go. By default a fifth of
         ``ramp_steps``, which then ends when it would from 0: see the note.
       ramp_steps: How many updates after ``start_step`` the end is reached, along
@@ -111,8 +119,9 @@ def budget(
 
     Raises:
       TypeError: an amount is no number, array or schedule; a count is no integer.
-      ValueError: none or several of the five are given, a number is out of range, or
-        costs are missing, or of no use.
+      ValueError: none or several of the six are given, a number is out of range, or
+        costs are missing, or of no use; a latency is less than what stays without all
+        units that can go.
 
     Examples:
       >>> tx = rj.proxsgd(0.1, rj.group_lasso(0), strength=rj.budget(groups=0.5))
@@ -139,6 +148,7 @@ def budget(
         "weights": weights,
         "bytes": bytes,
         "flops": flops,
+        "latency": latency,
     }
     given = {kind: amount for kind, amount in kinds.items() if amount is not None}
     if len(given) != 1:
@@ -157,9 +167,11 @@ def budget(
             raise ValueError(f"`{name}` must not be negative, got {n}.")
     if kind in _NEEDS_COSTS and costs is None:
         raise ValueError(
-            f"a budget of {kind} needs `costs`, got None. Pass costs=shrink.costs(fn, "
-            "params, *inputs, regularizer=rules)."
+            f"a budget of {kind} needs `costs`, got None. Pass costs="
+            f"{_NEEDS_COSTS[kind]}(fn, params, *inputs, regularizer=rules)."
         )
+    if kind == "latency":
+        _check_latency(amount, costs)
     if costs is not None and (per_rule or kind in ("groups", "n_groups")):
         raise ValueError(
             "`costs` are of the whole model and count no groups, got them with "
@@ -190,4 +202,15 @@ def _check_amount(kind: str, amount: Any) -> None:
         raise ValueError(
             f"`{kind}` must {'lie in (0, 1]' if share else 'be at least 1'}, got "
             f"{amount}: it is what is kept.{remedy}"
+        )
+
+
+def _check_latency(amount: Any, costs: Any) -> None:
+    """Raise if a latency was not measured, or cannot be reached."""
+    least = costs.least_share("latency")
+    if isinstance(amount, numbers.Real) and float(amount) < least:
+        raise ValueError(
+            f"`latency` must be at least {least:.3g}, got {amount}: so much stays when "
+            "all units have gone that can go, by the model that `shrink.latency` "
+            "fitted. Keep more of it, or run on a larger batch."
         )

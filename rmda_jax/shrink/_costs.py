@@ -1,6 +1,7 @@
 """What a model would cost without its dead units, as a function of the supports."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,25 +21,30 @@ from rmda_jax.shrink._lengths import (
     times,
     value_at,
 )
+from rmda_jax.shrink._plan import GroupCut
 from rmda_jax.shrink._rule_units import Removable, RemovableUnits, RuleGroups, removable
+from rmda_jax.shrink._timing import Timing
 from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
+from rmda_jax.shrink.interpret._index_sets import IndexSet
 from rmda_jax.specs._leaf_rules import LeafRule, active
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 
-Kind = Literal["weights", "bytes", "flops"]
+Kind = Literal["weights", "bytes", "flops", "latency"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Costs:
     """Costs of a model as functions of how many units of every set are alive.
 
-    Made by `costs`. Its methods run under `jax.jit` and `jax.vmap`, in a few operations
-    on vectors; its ``str`` is a table. Two are equal if they are the same object.
+    Made by `costs` and `latency`. Its methods run under `jax.jit` and `jax.vmap`, in a
+    few operations on vectors; its ``str`` is a table. Two are equal if they are the
+    same object.
 
     Attributes:
       units: The groups of units that the rules can remove units of.
       removed_by: For each, the leaves of the rules that do.
       without_effect: The leaves of the rules that can remove nothing.
+      timings: What `latency` measured; of `costs` there are none.
     """
 
     units: tuple[UnitGroup, ...]
@@ -47,7 +53,8 @@ class Costs:
     _rule_sizes: tuple[int, ...]
     _removable: RemovableUnits
     _terms: Mapping[str, Terms]
-    _totals: Mapping[str, int]
+    _totals: Mapping[str, float]
+    timings: tuple[Timing, ...] = ()
 
     @property
     def unit_set(self) -> np.ndarray:
@@ -118,6 +125,24 @@ class Costs:
         """
         return self.alive_above(self.unit_levels(supports), 0)
 
+    def counts_of(self, cuts: Sequence[GroupCut]) -> np.ndarray:
+        """Return how many units of each group a plan leaves, as `alive` does.
+
+        Args:
+          cuts: Those of the plan.
+
+        Raises:
+          ValueError: the plan does not have the groups of units of these costs.
+        """
+        left = {cut.units.places: cut.left for cut in cuts}
+        missing = [units.name for units in self.units if units.places not in left]
+        if missing:
+            raise ValueError(
+                "`plan` must have the groups of units of `costs`, and has no "
+                f"{missing[0]}. Make both with the same function, params and inputs."
+            )
+        return np.array([left[units.places] for units in self.units])
+
     def weights(self, counts: jax.Array) -> jax.Array:
         """Return how many entries the leaves have; ``counts`` are of `alive`."""
         return self._at("weights", counts)
@@ -130,11 +155,27 @@ class Costs:
         """Return how many FLOPs a call is; ``counts`` are of `alive`."""
         return self._at("flops", counts)
 
+    def latency(self, counts: jax.Array) -> jax.Array:
+        """Return the seconds of a call by the model of `latency`, which made this.
+
+        Args:
+          counts: Those of `alive`.
+
+        Raises:
+          ValueError: `costs` made this, which measures no latency.
+        """
+        return self._at("latency", counts)
+
+    @property
+    def latency_error(self) -> float:
+        """How far the latency is off at the most, at widths that were not fitted."""
+        return max((x.error for x in self.timings if not x.fitted), default=math.nan)
+
     def share(self, kind: Kind, counts: jax.Array) -> jax.Array:
         """Return which share of the whole model's cost is left.
 
         Args:
-          kind: ``"weights"``, ``"bytes"`` or ``"flops"``.
+          kind: ``"weights"``, ``"bytes"`` or ``"flops"``; ``"latency"`` of `latency`.
           counts: What `alive` returned.
 
         Returns:
@@ -145,7 +186,13 @@ class Costs:
         """
         return self._at(kind, counts) / float(self.total(kind))
 
-    def total(self, kind: Kind) -> int:
+    def least_share(self, kind: Kind) -> float:
+        """Return the share that is left of the cost if all goes that can go."""
+        sizes = np.array([units.size for units in self.units])
+        removable = np.bincount(self.unit_set, minlength=len(sizes))
+        return float(self.share(kind, jnp.asarray(np.maximum(sizes - removable, 1))))
+
+    def total(self, kind: Kind) -> float:
         """Return what the whole model costs; ``kind`` as in `share`."""
         return self._totals[self._checked(kind)]
 
@@ -158,9 +205,18 @@ class Costs:
         ]
         header = ("units", "number", "removable", "by rules on")
         lines, _ = table_lines(header, rows)
-        names = ("weights", "bytes", "FLOPs")
-        totals = zip(names, self._totals.values(), strict=True)
-        lines += [f"{name}: {total:,}" for name, total in totals]
+        for name, kind in (
+            ("weights", "weights"),
+            ("bytes", "bytes"),
+            ("FLOPs", "flops"),
+        ):
+            lines.append(f"{name}: {self._totals[kind]:,}")
+        if self.timings:
+            n = sum(not x.fitted for x in self.timings)
+            lines.append(
+                f"latency: {self._totals['latency']:.2e} seconds, off by at most "
+                f"{self.latency_error:.0%} at {n} widths that were not fitted"
+            )
         if self.without_effect:
             lines.append(f"rules that remove nothing: {'; '.join(self.without_effect)}")
         return "\n".join(lines)
@@ -171,7 +227,8 @@ class Costs:
     def _checked(self, kind: str) -> str:
         if kind not in self._totals:
             raise ValueError(
-                f"`kind` must be 'weights', 'bytes' or 'flops', got {kind!r}."
+                f"`kind` must be {' or '.join(map(repr, self._totals))}, got {kind!r}. "
+                "Latencies are measured by `shrink.latency`."
             )
         return kind
 
@@ -246,6 +303,21 @@ def costs(
       >>> costs.weights(counts).item()
       40.0
     """
+    found = costs_and_trace(
+        fn, params, *inputs, regularizer=regularizer, couplings=couplings, **options
+    )
+    return found[0]
+
+
+def costs_and_trace(
+    fn: Callable[..., Any],
+    params: Params,
+    *inputs: Any,
+    regularizer: RegularizerSpec,
+    couplings: Couplings | None,
+    **options: Any,
+) -> tuple[Costs, Traced, list[IndexSet]]:
+    """Return what `costs` returns, the trace, and the atoms of the costs' units."""
     rules = active(resolve(regularizer, params))
     groups = RuleGroups.of(rules, params)
     found = traced(fn, params, *inputs, **options)
@@ -273,7 +345,7 @@ def costs(
         found, params, Lengths({atom: i for i, (atom, _, _) in enumerate(chosen)})
     )
     sizes = np.array([units.size for _, units, _ in chosen])
-    return Costs(
+    made = Costs(
         units=tuple(units for _, units, _ in chosen),
         removed_by=tuple("; ".join(labels[i] for i in numbers) for numbers in owned),
         without_effect=tuple(
@@ -284,6 +356,7 @@ def costs(
         _terms={k: Terms.of(p, len(chosen)) for k, p in polynomials.items()},
         _totals={k: value_at(p, sizes) for k, p in polynomials.items()},
     )
+    return made, found, [atom for atom, _, _ in chosen]
 
 
 def _polynomials(
