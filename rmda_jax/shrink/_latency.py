@@ -139,7 +139,7 @@ def _widths(sizes: np.ndarray) -> list[np.ndarray]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _SmallCall:
-    """A call of the model at some widths, compiled."""
+    """A call of the model at some widths, compiled when it is first made."""
 
     counts: np.ndarray
     _run: Callable[..., Any]
@@ -154,7 +154,7 @@ class _SmallCall:
         values: Sequence[Any],
         inputs: Any,
     ) -> "_SmallCall":
-        """Compile the jaxpr without the last units of every group.
+        """Return a call of the jaxpr without the last units of every group.
 
         Args:
           found: The trace.
@@ -176,7 +176,7 @@ class _SmallCall:
             interpreter = SmallInterpreter(found.axes, removed).at(())
             return interpreter.eval_closed_jaxpr(found.closed, [*leaves, *inputs])
 
-        return cls(counts, jax.jit(run).lower(*args).compile(), args)
+        return cls(counts, jax.jit(run), args)
 
     def __call__(self) -> Any:
         return self._run(*self._args)
