@@ -27,6 +27,7 @@ class Budget:
     ramp_steps: int = 0
     per_rule: bool = False
     at_least: int = 1
+    multiple_of: int = 1
 
     @property
     def counts_groups(self) -> bool:
@@ -71,6 +72,7 @@ def budget(
     ramp_steps: int = 0,
     per_rule: bool = False,
     at_least: int = 1,
+    multiple_of: int = 1,
 ) -> Any:  # a Budget, which the annotation of `strength`, Optax's own, does not name
     r"""Say how much of the model to keep, in place of a strength.
 
@@ -113,6 +115,12 @@ def budget(
         for groups, and for weights without costs.
       at_least: Units that every rule keeps, whatever they cost, so that no layer dies.
         A tie keeps so many of every set of groups that lie in the same leaves.
+
+      multiple_of: What the number of units of every set is a multiple of, or all of a
+        set stay: for `plan` with this ``multiple_of``, and hardware that multiplies
+        tiles. What would be alive is rounded up before it is compared with the budget,
+        so that no more is kept than was asked. Every set of units needs a rule of its
+        own, such as `shrink.group_rules` writes, and in it a strength of its own.
 
     Returns:
       What the ``strength`` of every transformation with a prox takes.
@@ -160,11 +168,14 @@ def budget(
     _check_amount(kind, amount)
     starts = 0 if start_step is None else start_step
     counts = {"start_step": starts, "ramp_steps": ramp_steps, "at_least": at_least}
+    counts["multiple_of"] = multiple_of
     for name, n in counts.items():
         if isinstance(n, bool) or not isinstance(n, numbers.Integral):
             raise TypeError(f"`{name}` must be an integer, got {n!r}.")
         if n < 0:
             raise ValueError(f"`{name}` must not be negative, got {n}.")
+    if multiple_of == 0:
+        raise ValueError("`multiple_of` must be at least 1, got 0.")
     if kind in _NEEDS_COSTS and costs is None:
         raise ValueError(
             f"a budget of {kind} needs `costs`, got None. Pass costs="
@@ -185,7 +196,9 @@ def budget(
     if start_step is None:
         starts = ramp_steps // 5
         ramp_steps -= starts
-    return Budget(kind, amount, costs, starts, ramp_steps, per_rule, at_least)
+    return Budget(
+        kind, amount, costs, starts, ramp_steps, per_rule, at_least, multiple_of
+    )
 
 
 def _check_amount(kind: str, amount: Any) -> None:

@@ -1,7 +1,8 @@
 """REMOVE: hidden units that are zero, found by tracing (`trace`, `plan`, `apply`)."""
 
+from rmda_jax.shrink._alive_costs import Costs as Costs
 from rmda_jax.shrink._apply import apply as apply
-from rmda_jax.shrink._costs import Costs as Costs, costs as costs
+from rmda_jax.shrink._costs import costs as costs
 from rmda_jax.shrink._factors import factors as factors
 from rmda_jax.shrink._fastest import (
     Fastest as Fastest,

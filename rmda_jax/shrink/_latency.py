@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params
+from rmda_jax.shrink._alive_costs import Costs
 from rmda_jax.shrink._arithmetic import entries, flops
-from rmda_jax.shrink._costs import Costs, costs_and_trace
+from rmda_jax.shrink._costs import costs_and_trace
 from rmda_jax.shrink._lengths import Lengths, Polynomial, Terms, constant, value_at
 from rmda_jax.shrink._rule_units import generic_values
 from rmda_jax.shrink._timing import Timer, Timing, by_turns

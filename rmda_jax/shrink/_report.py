@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
+from rmda_jax.shrink._alive_costs import Costs
 from rmda_jax.shrink._checks import check_call
-from rmda_jax.shrink._costs import Costs
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.shrink._timing import Timer, by_turns
 from rmda_jax.shrink._verify import OutputDifference, verify
