@@ -27,6 +27,7 @@ COLUMNS = (
     "parameters",
     "FLOPs",
     "latency",
+    "latency, fastest multiple",
     "largest difference",
 )
 
@@ -56,6 +57,7 @@ def shrunk(case: Case, repeats: int) -> dict[str, Any]:
     free = [] if case.low_rank else [c for c in plan.cuts if not c.units.frozen]
     # Neither inputs nor outputs, but hidden: a residual stream that is normalized.
     frozen = [c for c in plan.cuts if c.units.frozen and _is_hidden(c.units)]
+    fast = [] if case.low_rank else _fastest(case, repeats)
     return {
         "title": case.title,
         "zeros": case.zeros,
@@ -64,12 +66,20 @@ def shrunk(case: Case, repeats: int) -> dict[str, Any]:
         "parameters": _pair(report.parameters),
         "flops": _pair(report.flops),
         "seconds": _pair(report.seconds),
+        "fastest": fast,
         "bytes": _pair(report.disk_bytes),
         "difference": report.difference.max_abs,
         "scale": report.difference.scale,
         "frozen": [[c.units.size, *sorted(c.units.frozen)] for c in frozen],
         "environment": {"jax": jax.__version__, "device": jax.devices()[0].device_kind},
     }
+
+
+def _fastest(case: Case, repeats: int) -> list[float]:
+    """Return the multiple that is fastest, and its latency as a share of the whole."""
+    found = rj.shrink.fastest(case.fn, case.params, case.inputs, repeats=repeats)
+    (trial,) = (x for x in found.trials if x.plan is found.plan)
+    return [found.multiple_of, trial.latency]
 
 
 def _is_hidden(units: rj.shrink.UnitGroup) -> bool:
@@ -85,6 +95,10 @@ def row(found: dict[str, Any]) -> str:
     """Return a row of the table."""
     ratio = lambda name: f"{found[name][1] / found[name][0]:.2f}"
     before, after = found["units"]
+    multiple, latency = found.get("fastest") or (
+        None,
+        0,
+    )  # of earlier runs there is none
     cells = (
         found["title"],
         found["zeros"],
@@ -94,6 +108,7 @@ def row(found: dict[str, Any]) -> str:
         "{:,.0f} → {:,.0f}".format(*found["parameters"]),
         ratio("flops"),
         ratio("seconds"),
+        f"{latency:.2f}, of {multiple}" if multiple else "-",
         f"{found['difference']:.0e} of {found['scale']:.2g}",
     )
     return f"| {' | '.join(cells)} |"

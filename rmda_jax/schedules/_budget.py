@@ -167,13 +167,8 @@ def budget(
     ((kind, amount),) = given.items()
     _check_amount(kind, amount)
     starts = 0 if start_step is None else start_step
-    counts = {"start_step": starts, "ramp_steps": ramp_steps, "at_least": at_least}
-    counts["multiple_of"] = multiple_of
-    for name, n in counts.items():
-        if isinstance(n, bool) or not isinstance(n, numbers.Integral):
-            raise TypeError(f"`{name}` must be an integer, got {n!r}.")
-        if n < 0:
-            raise ValueError(f"`{name}` must not be negative, got {n}.")
+    _check_counts(start_step=starts, ramp_steps=ramp_steps, at_least=at_least)
+    _check_counts(multiple_of=multiple_of)
     if multiple_of == 0:
         raise ValueError("`multiple_of` must be at least 1, got 0.")
     if kind in _NEEDS_COSTS and costs is None:
@@ -199,6 +194,14 @@ def budget(
     return Budget(
         kind, amount, costs, starts, ramp_steps, per_rule, at_least, multiple_of
     )
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, n in counts.items():
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral):
+            raise TypeError(f"`{name}` must be an integer, got {n!r}.")
+        if n < 0:
+            raise ValueError(f"`{name}` must not be negative, got {n}.")
 
 
 def _check_amount(kind: str, amount: Any) -> None:

@@ -77,9 +77,10 @@ def fastest(
     """Find the multiple with which the small model is fastest on this device.
 
     A narrower layer is not always a faster one: matrix units multiply tiles, and on CPU
-    a convolution of 16 channels is left to other code than one of 17. So `plan` is made
-    with each of some multiples, its small model is run, and the fastest is taken; of
-    those that are slower than it by 5 % at the most, the one with the fewest weights.
+    JAX 0.10 leaves a convolution of 16 channels to slower code than one of 17. So
+    `plan` is made with each of some multiples, its small model is run, and the fastest
+    is taken; of those that are slower than it by 5 % at the most, the one with the
+    fewest weights.
 
     Args:
       fn: As in `plan`.

@@ -79,7 +79,7 @@ def latency(
       measured, and ``str`` the error.
 
     Raises:
-      ValueError: as `costs`; or ``repeats`` is not positive.
+      ValueError: as `costs`; ``repeats`` is not positive, or a measured time.
       TypeError: as in `trace`; or an input is no array, but a shape.
 
     Examples:
@@ -110,6 +110,11 @@ def latency(
     values = generic_values(jax.tree.leaves(params))
     calls = [_SmallCall.of(found, atoms, counts, values, inputs) for counts in widths]
     seconds = np.median(np.asarray(timer(calls)), axis=1)
+    if not ((seconds > 0) & np.isfinite(seconds)).all():
+        raise ValueError(
+            f"`timer` must return positive seconds, got {seconds.tolist()}. Time more "
+            "calls in one, if the clock is too coarse for one."
+        )
     polynomials = _polynomials(found, Lengths({a: i for i, a in enumerate(atoms)}))
     features = np.array(
         [[value_at(p, counts) for p in polynomials] for counts in widths], float
