@@ -60,8 +60,8 @@ PUBLIC = {
     "rmda_jax.shrink": """
         BeforeAfter Conflict Costs Couplings Fastest GroupCut LayerReport
         OutputDifference Plan Program ProgramEquation Report Timing UnitGroup UnitMember
-        WidthTrial apply costs factors fastest group_rules latency load plan program
-        report save slice_module spec trace verify
+        WidthTrial apply by_turns costs factors fastest group_rules latency load plan
+        program report save slice_module spec trace verify
     """,
     "rmda_jax.metrics": """
         Summary SupportedSize group_sparsity margin rank sparsity stable_since

@@ -26,7 +26,7 @@ from rmda_jax.shrink._report import (
     report as report,
 )
 from rmda_jax.shrink._retrace import Conflict as Conflict
-from rmda_jax.shrink._timing import Timing as Timing
+from rmda_jax.shrink._timing import Timing as Timing, by_turns as by_turns
 from rmda_jax.shrink._trace import (
     Couplings as Couplings,
     UnitGroup as UnitGroup,

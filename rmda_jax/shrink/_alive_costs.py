@@ -113,8 +113,9 @@ class Costs:
             if found[rule] >= 0:
                 names = [self.units[i].name for i in (found[rule], number)]
                 raise ValueError(
-                    "every group of units must have rules of its own, got a rule on "
-                    f"{' and on '.join(names)}. `shrink.group_rules` writes such rules."
+                    "`multiple_of` of a budget needs a rule for every group of units, "
+                    f"got one for {' and '.join(names)}. `shrink.group_rules` writes "
+                    "one for each."
                 )
             found[rule] = number
         return found

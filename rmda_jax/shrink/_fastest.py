@@ -91,9 +91,8 @@ def fastest(
       couplings: As in `plan`.
       for_program: As in `plan`: then `program` runs the small params, else ``fn`` does.
       repeats: How often each is timed, by turns; the medians are kept.
-      timer: What measures in place of a clock: a function from calls without arguments,
-        of which the first is the whole model, to their seconds, of shape (calls,
-        rounds).
+      timer: What measures, in place of `by_turns` with the wall clock. The first call
+        that it gets is one of the whole model.
       **options: Given to ``fn`` as they are.
 
     Returns:

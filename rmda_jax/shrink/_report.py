@@ -124,7 +124,8 @@ def report(
         medians are kept.
       costs: What `latency` returned: then the report has the seconds by this model,
         too. It needs ``plan``.
-      timer: What measures in place of a clock, as in `latency`.
+      timer: What measures, in place of `by_turns` with the wall clock. The first call
+        that it gets is the one before.
       **options: Given to both functions as they are.
 
     Returns:

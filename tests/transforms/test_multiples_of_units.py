@@ -116,6 +116,23 @@ def test_plan_with_this_multiple_removes_what_was_budgeted(kind, kept):
     assert kept - 8 * 90 / n_weights(params) <= size(small) / size(params) <= kept
 
 
+def test_a_rule_for_several_groups_of_units_is_refused():
+    shapes = {"a/kernel": (5, 4), "b/kernel": (4, 6), "c/kernel": (6, 3)}
+    params = {"a": {}, "b": {}, "c": {}}
+    for name, shape in shapes.items():
+        params[name[0]]["kernel"] = jnp.ones(shape)
+    fn = lambda p, x: (
+        jax.nn.relu(jax.nn.relu(x @ p["a"]["kernel"]) @ p["b"]["kernel"])
+        @ p["c"]["kernel"]
+    )
+    tie = rj.tied_group_lasso((0, 0), groups=(range(4), range(4, 10)))
+    rules = rj.RegularizerMap([(("b/kernel", "c/kernel"), tie)])
+    costs = rj.shrink.costs(fn, params, jnp.ones((2, 5)), regularizer=rules)
+    budget = rj.budget(flops=0.5, costs=costs, multiple_of=2)
+    with pytest.raises(ValueError, match="`multiple_of` of a budget needs a rule for"):
+        METHODS["rmda"](regularizer=rules, strength=budget).init(params)
+
+
 def test_a_rule_for_several_sets_is_refused():
     tie = rj.tied_group_lasso((0, 0), groups=(range(4), range(10)))
     rules = rj.RegularizerMap([(("a", "b"), tie)])
