@@ -77,7 +77,7 @@ def shrunk(case: Case, timer: Any) -> dict[str, Any]:
     }
 
 
-def _fastest(case: Case, timer: Any) -> list[float]:
+def _fastest(case: Case, timer: Any) -> list[Any]:
     """Return the multiple that is fastest, and its latency as a share of the whole."""
     found = rj.shrink.fastest(case.fn, case.params, case.inputs, timer=timer)
     (trial,) = (x for x in found.trials if x.plan is found.plan)

@@ -70,8 +70,8 @@ def latency(
       regularizer: As in `costs`.
       couplings: As in `plan`.
       repeats: How often every width is timed; the medians are kept.
-      timer: What measures, in place of `by_turns` with the wall clock. The calls that it
-        gets have the attribute ``counts``: how many units of each group they have.
+      timer: What measures, in place of `by_turns` with the wall clock. The calls that
+        it gets have the attribute ``counts``: how many units of each group they have.
       **options: Given to ``fn`` as they are.
 
     Returns:
