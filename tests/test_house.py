@@ -58,9 +58,10 @@ PUBLIC = {
         Regularizer least_squares_levels reweighting {FACTORIES}
     """,
     "rmda_jax.shrink": """
-        BeforeAfter Conflict Costs Couplings GroupCut LayerReport OutputDifference Plan
-        Program ProgramEquation Report UnitGroup UnitMember apply costs factors
-        group_rules load plan program report save slice_module spec trace verify
+        BeforeAfter Conflict Costs Couplings Fastest GroupCut LayerReport
+        OutputDifference Plan Program ProgramEquation Report Timing UnitGroup UnitMember
+        WidthTrial apply by_turns costs factors fastest group_rules latency load plan
+        program report save slice_module spec trace verify
     """,
     "rmda_jax.metrics": """
         Summary SupportedSize group_sparsity margin rank sparsity stable_since

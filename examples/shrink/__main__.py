@@ -27,6 +27,7 @@ COLUMNS = (
     "parameters",
     "FLOPs",
     "latency",
+    "latency, fastest multiple",
     "largest difference",
 )
 
@@ -42,20 +43,23 @@ class Config:
     )
     repeats: int = 30
     """How often each model is timed."""
+    cpu_time: bool = False
+    """Count the seconds of all threads, in place of a clock's: on shared machines."""
     results: Path = RESULTS
     """Where the rows for machines are; those of models that are not run stay."""
 
 
-def shrunk(case: Case, repeats: int) -> dict[str, Any]:
+def shrunk(case: Case, timer: Any) -> dict[str, Any]:
     """Make a model smaller; return what it was and what it became."""
     fn, params, x = case.fn, case.params, case.inputs
     plan = rj.shrink.plan(fn, params, x)
     small = factored(params) if case.low_rank else rj.shrink.apply(plan, params)
     checked = None if case.low_rank else plan
-    report = rj.shrink.report(fn, params, small, x, plan=checked, repeats=repeats)
+    report = rj.shrink.report(fn, params, small, x, plan=checked, timer=timer)
     free = [] if case.low_rank else [c for c in plan.cuts if not c.units.frozen]
     # Neither inputs nor outputs, but hidden: a residual stream that is normalized.
     frozen = [c for c in plan.cuts if c.units.frozen and _is_hidden(c.units)]
+    fast = [] if case.low_rank else _fastest(case, timer)
     return {
         "title": case.title,
         "zeros": case.zeros,
@@ -64,12 +68,20 @@ def shrunk(case: Case, repeats: int) -> dict[str, Any]:
         "parameters": _pair(report.parameters),
         "flops": _pair(report.flops),
         "seconds": _pair(report.seconds),
+        "fastest": fast,
         "bytes": _pair(report.disk_bytes),
         "difference": report.difference.max_abs,
         "scale": report.difference.scale,
         "frozen": [[c.units.size, *sorted(c.units.frozen)] for c in frozen],
         "environment": {"jax": jax.__version__, "device": jax.devices()[0].device_kind},
     }
+
+
+def _fastest(case: Case, timer: Any) -> list[Any]:
+    """Return the multiple that is fastest, and its latency as a share of the whole."""
+    found = rj.shrink.fastest(case.fn, case.params, case.inputs, timer=timer)
+    (trial,) = (x for x in found.trials if x.plan is found.plan)
+    return [found.multiple_of, trial.latency]
 
 
 def _is_hidden(units: rj.shrink.UnitGroup) -> bool:
@@ -85,6 +97,10 @@ def row(found: dict[str, Any]) -> str:
     """Return a row of the table."""
     ratio = lambda name: f"{found[name][1] / found[name][0]:.2f}"
     before, after = found["units"]
+    multiple, latency = found.get("fastest") or (
+        None,
+        0,
+    )  # of earlier runs there is none
     cells = (
         found["title"],
         found["zeros"],
@@ -94,6 +110,7 @@ def row(found: dict[str, Any]) -> str:
         "{:,.0f} → {:,.0f}".format(*found["parameters"]),
         ratio("flops"),
         ratio("seconds"),
+        f"{latency:.2f}, of {multiple}" if multiple else "-",
         f"{found['difference']:.0e} of {found['scale']:.2g}",
     )
     return f"| {' | '.join(cells)} |"
@@ -114,11 +131,13 @@ def main(args: Sequence[str] | None = None) -> None:
         rows = {found["model"]: found for found in lines}
     for name in config.models:
         start = time.perf_counter()
+        clock = time.process_time if config.cpu_time else time.perf_counter
+        timer = rj.shrink.by_turns(config.repeats, clock)
         try:
             case = CASES[name](config.options)
         except (DataError, OSError) as error:
             sys.exit(f"Error: {error}")
-        rows[name] = {"model": name, **shrunk(case, config.repeats)}
+        rows[name] = {"model": name, **shrunk(case, timer)}
         print(f"{name}: {time.perf_counter() - start:.0f} seconds", file=sys.stderr)
     rows = [rows[name] for name in CASES if name in rows]
     config.results.parent.mkdir(parents=True, exist_ok=True)

@@ -9,20 +9,25 @@ import jax.numpy as jnp
 
 from rmda_jax._types import ScalarOrSchedule
 
-_NEEDS_COSTS = ("bytes", "flops")
+_NEEDS_COSTS = {
+    "bytes": "shrink.costs",
+    "flops": "shrink.costs",
+    "latency": "shrink.latency",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Budget:
     """A size that a transformation keeps to; made by `budget`, which says more."""
 
-    kind: str  # "groups", "n_groups", "weights", "bytes" or "flops"
+    kind: str  # "groups", "n_groups", "weights", "bytes", "flops" or "latency"
     amount: ScalarOrSchedule  # what is kept at the end: a share, or a number of groups
-    costs: Any = None  # what `shrink.costs` returned
+    costs: Any = None  # what `shrink.costs` or `shrink.latency` returned
     start_step: int = 0
     ramp_steps: int = 0
     per_rule: bool = False
     at_least: int = 1
+    multiple_of: int = 1
 
     @property
     def counts_groups(self) -> bool:
@@ -61,11 +66,13 @@ def budget(
     weights: ScalarOrSchedule | None = None,
     bytes: ScalarOrSchedule | None = None,  # the unit has this name
     flops: ScalarOrSchedule | None = None,
+    latency: ScalarOrSchedule | None = None,
     costs: Any = None,
     start_step: int | None = None,
     ramp_steps: int = 0,
     per_rule: bool = False,
     at_least: int = 1,
+    multiple_of: int = 1,
 ) -> Any:  # a Budget, which the annotation of `strength`, Optax's own, does not name
     r"""Say how much of the model to keep, in place of a strength.
 
@@ -82,7 +89,7 @@ def budget(
     others. It is the least strength that does, but for a margin of a tenth where the
     data leave one.
 
-    Exactly one of the first five is given. It is what is kept at the end: to remove
+    Exactly one of the first six is given. It is what is kept at the end: to remove
     70 % of the groups, keep ``groups=0.3``.
 
     Args:
@@ -94,8 +101,11 @@ def budget(
         regularizers.
       bytes: Share of the bytes that `shrink.apply` leaves; needs ``costs``.
       flops: Share of the FLOPs of a call after shrinking; needs ``costs``.
-      costs: What `shrink.costs` returned for the model and these rules. Costs do not
-        add up over units, so they are computed for the units that are alive.
+      latency: Share of the seconds of a call after shrinking, by the model that
+        `shrink.latency` fitted; needs what it returned as ``costs``.
+      costs: What `shrink.costs` or `shrink.latency` returned for the model and these
+        rules. Costs do not add up over units, so they are computed for the units that
+        are alive.
       start_step: Count of updates at which the first unit may go. By default a fifth of
         ``ramp_steps``, which then ends when it would from 0: see the note.
       ramp_steps: How many updates after ``start_step`` the end is reached, along
@@ -106,13 +116,20 @@ def budget(
       at_least: Units that every rule keeps, whatever they cost, so that no layer dies.
         A tie keeps so many of every set of groups that lie in the same leaves.
 
+      multiple_of: What the number of units of every set is a multiple of, or all of a
+        set stay: for `plan` with this ``multiple_of``, and hardware that multiplies
+        tiles. What would be alive is rounded up before it is compared with the budget,
+        so that no more is kept than was asked. Every set of units needs a rule of its
+        own, such as `shrink.group_rules` writes, and in it a strength of its own.
+
     Returns:
       What the ``strength`` of every transformation with a prox takes.
 
     Raises:
       TypeError: an amount is no number, array or schedule; a count is no integer.
-      ValueError: none or several of the five are given, a number is out of range, or
-        costs are missing, or of no use.
+      ValueError: none or several of the six are given, a number is out of range, or
+        costs are missing, or of no use; a latency is less than what stays without all
+        units that can go.
 
     Examples:
       >>> tx = rj.proxsgd(0.1, rj.group_lasso(0), strength=rj.budget(groups=0.5))
@@ -139,6 +156,7 @@ def budget(
         "weights": weights,
         "bytes": bytes,
         "flops": flops,
+        "latency": latency,
     }
     given = {kind: amount for kind, amount in kinds.items() if amount is not None}
     if len(given) != 1:
@@ -149,17 +167,17 @@ def budget(
     ((kind, amount),) = given.items()
     _check_amount(kind, amount)
     starts = 0 if start_step is None else start_step
-    counts = {"start_step": starts, "ramp_steps": ramp_steps, "at_least": at_least}
-    for name, n in counts.items():
-        if isinstance(n, bool) or not isinstance(n, numbers.Integral):
-            raise TypeError(f"`{name}` must be an integer, got {n!r}.")
-        if n < 0:
-            raise ValueError(f"`{name}` must not be negative, got {n}.")
+    _check_counts(start_step=starts, ramp_steps=ramp_steps, at_least=at_least)
+    _check_counts(multiple_of=multiple_of)
+    if multiple_of == 0:
+        raise ValueError("`multiple_of` must be at least 1, got 0.")
     if kind in _NEEDS_COSTS and costs is None:
         raise ValueError(
-            f"a budget of {kind} needs `costs`, got None. Pass costs=shrink.costs(fn, "
-            "params, *inputs, regularizer=rules)."
+            f"a budget of {kind} needs `costs`, got None. Pass costs="
+            f"{_NEEDS_COSTS[kind]}(fn, params, *inputs, regularizer=rules)."
         )
+    if kind == "latency":
+        _check_latency(amount, costs)
     if costs is not None and (per_rule or kind in ("groups", "n_groups")):
         raise ValueError(
             "`costs` are of the whole model and count no groups, got them with "
@@ -173,7 +191,17 @@ def budget(
     if start_step is None:
         starts = ramp_steps // 5
         ramp_steps -= starts
-    return Budget(kind, amount, costs, starts, ramp_steps, per_rule, at_least)
+    return Budget(
+        kind, amount, costs, starts, ramp_steps, per_rule, at_least, multiple_of
+    )
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, n in counts.items():
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral):
+            raise TypeError(f"`{name}` must be an integer, got {n!r}.")
+        if n < 0:
+            raise ValueError(f"`{name}` must not be negative, got {n}.")
 
 
 def _check_amount(kind: str, amount: Any) -> None:
@@ -190,4 +218,15 @@ def _check_amount(kind: str, amount: Any) -> None:
         raise ValueError(
             f"`{kind}` must {'lie in (0, 1]' if share else 'be at least 1'}, got "
             f"{amount}: it is what is kept.{remedy}"
+        )
+
+
+def _check_latency(amount: Any, costs: Any) -> None:
+    """Raise if a latency was not measured, or cannot be reached."""
+    least = costs.least_share("latency")
+    if isinstance(amount, numbers.Real) and float(amount) < least:
+        raise ValueError(
+            f"`latency` must be at least {least:.3g}, got {amount}: so much stays when "
+            "all units have gone that can go, by the model that `shrink.latency` "
+            "fitted. Keep more of it, or run on a larger batch."
         )

@@ -8,7 +8,7 @@ transcendental functions it counts apart from the FLOPs, and so they count 0 her
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,34 @@ def flops(axes: AxisInterpreter, lengths: Lengths) -> Polynomial:
     The body of a scan counts as often as it runs, the condition and the body of a while
     loop once, and of the branches of a conditional the one that is the most.
     """
+    return _total(axes, lambda equation: _of_equation(equation, lengths))
+
+
+def entries(axes: AxisInterpreter, lengths: Lengths) -> Polynomial:
+    """Return how many entries the equations of a traced function read and make.
+
+    Scans, loops and conditionals count as in `flops`.
+    """
+    callers = {path[:-1] for path in axes.eqns}
+    called = {id(axes.eqns[path].eqn) for path in callers if path in axes.eqns}
+
+    def of_equation(equation: EqnAxes) -> Polynomial:
+        eqn, operands, results = equation
+        if id(eqn) in called:  # the equations inside count
+            return ZERO
+        return plus(lengths.size(value.axes) for value in (*operands, *results))
+
+    return _total(axes, of_equation)
+
+
+def _total(
+    axes: AxisInterpreter, of_equation: Callable[[EqnAxes], Polynomial]
+) -> Polynomial:
+    """Return a sum over the equations, each as often as it runs."""
     # By the conditionals around it, and which of their branches it is in.
     found: dict[tuple[tuple[Path, int], ...], list[Polynomial]] = defaultdict(list)
     for path, equation in axes.eqns.items():
-        per_run = _of_equation(equation, lengths)
+        per_run = of_equation(equation)
         if not per_run:
             continue
         runs, branches = 1, []

@@ -1,15 +1,13 @@
 """What a model would cost without its dead units, as a function of the supports."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rmda_jax._text import table_lines
-from rmda_jax._types import Params, Scalar, shape_dtype_of
+from rmda_jax._types import Params, shape_dtype_of
+from rmda_jax.shrink._alive_costs import Costs
 from rmda_jax.shrink._arithmetic import flops
 from rmda_jax.shrink._lengths import (
     Lengths,
@@ -21,159 +19,10 @@ from rmda_jax.shrink._lengths import (
     value_at,
 )
 from rmda_jax.shrink._rule_units import Removable, RemovableUnits, RuleGroups, removable
-from rmda_jax.shrink._trace import Couplings, Traced, UnitGroup, traced
+from rmda_jax.shrink._trace import Couplings, Traced, traced
+from rmda_jax.shrink.interpret._index_sets import IndexSet
 from rmda_jax.specs._leaf_rules import LeafRule, active
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
-
-Kind = Literal["weights", "bytes", "flops"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Costs:
-    """Costs of a model as functions of how many units of every set are alive.
-
-    Made by `costs`. Its methods run under `jax.jit` and `jax.vmap`, in a few operations
-    on vectors; its ``str`` is a table. Two are equal if they are the same object.
-
-    Attributes:
-      units: The groups of units that the rules can remove units of.
-      removed_by: For each, the leaves of the rules that do.
-      without_effect: The leaves of the rules that can remove nothing.
-    """
-
-    units: tuple[UnitGroup, ...]
-    removed_by: tuple[str, ...]
-    without_effect: tuple[str, ...]
-    _rule_sizes: tuple[int, ...]
-    _removable: RemovableUnits
-    _terms: Mapping[str, Terms]
-    _totals: Mapping[str, int]
-
-    @property
-    def unit_set(self) -> np.ndarray:
-        """For each unit that the rules can remove, the number of its group."""
-        return self._removable.unit_set
-
-    def unit_levels(self, levels: Any) -> jax.Array:
-        """Return up to which strength each unit is alive that the rules can remove.
-
-        A unit whose consumers are several dies with the last of them; if zero producers
-        remove it as well, it dies with the first of the two sides.
-
-        Args:
-          levels: For every rule that acts, in the order of the leaves, an array of the
-            size of its support: up to which strength each of its units is alive.
-
-        Returns:
-          Vector as long as ``unit_set``.
-
-        Raises:
-          ValueError: the arrays are not those of the rules.
-        """
-        arrays = [jnp.asarray(x) for x in jax.tree.leaves(levels)]
-        sizes = tuple(x.size for x in arrays)
-        if sizes != self._rule_sizes:
-            raise ValueError(
-                "there must be an array for each rule that acts, with a number for "
-                f"each unit: sizes {self._rule_sizes}, got {sizes}. Pass what "
-                "`structured_support` returns, or arrays of the shapes of its leaves."
-            )
-        dtype = jnp.zeros(()).dtype
-        flat = jnp.concatenate([x.ravel().astype(dtype) for x in arrays])
-        return self._removable.levels(flat)
-
-    def alive_above(self, unit_levels: jax.Array, strength: Scalar) -> jax.Array:
-        """Return how many units of each group are alive at a strength.
-
-        Args:
-          unit_levels: What `unit_levels` returned.
-          strength: Units are alive whose level is above it.
-
-        Returns:
-          Vector of integers, one for each of ``units``; at least 1, as in `plan`.
-        """
-        alive = unit_levels > jnp.asarray(strength, unit_levels.dtype)
-        counts = jax.ops.segment_sum(
-            alive.astype(jnp.int32),
-            self.unit_set,
-            len(self.units),
-            indices_are_sorted=True,
-        )
-        sizes = np.array([units.size for units in self.units])
-        staying = sizes - np.bincount(self.unit_set, minlength=len(sizes))
-        return jnp.maximum(counts + jnp.asarray(staying, jnp.int32), 1)
-
-    def alive(self, supports: Any) -> jax.Array:
-        """Return how many units of each group are alive, given the supports.
-
-        Args:
-          supports: What `structured_support` returns, or a list of the supports of the
-            rules that act, in the order of the leaves.
-
-        Returns:
-          As `alive_above`.
-
-        Raises:
-          ValueError: as `unit_levels`.
-        """
-        return self.alive_above(self.unit_levels(supports), 0)
-
-    def weights(self, counts: jax.Array) -> jax.Array:
-        """Return how many entries the leaves have; ``counts`` are of `alive`."""
-        return self._at("weights", counts)
-
-    def bytes(self, counts: jax.Array) -> jax.Array:
-        """Return how many bytes the leaves take; ``counts`` are of `alive`."""
-        return self._at("bytes", counts)
-
-    def flops(self, counts: jax.Array) -> jax.Array:
-        """Return how many FLOPs a call is; ``counts`` are of `alive`."""
-        return self._at("flops", counts)
-
-    def share(self, kind: Kind, counts: jax.Array) -> jax.Array:
-        """Return which share of the whole model's cost is left.
-
-        Args:
-          kind: ``"weights"``, ``"bytes"`` or ``"flops"``.
-          counts: What `alive` returned.
-
-        Returns:
-          Scalar.
-
-        Raises:
-          ValueError: there is no such cost.
-        """
-        return self._at(kind, counts) / float(self.total(kind))
-
-    def total(self, kind: Kind) -> int:
-        """Return what the whole model costs; ``kind`` as in `share`."""
-        return self._totals[self._checked(kind)]
-
-    def __str__(self) -> str:
-        rows = [
-            (units.name, str(units.size), str(n), rules)
-            for units, n, rules in zip(
-                self.units, np.bincount(self.unit_set), self.removed_by, strict=True
-            )
-        ]
-        header = ("units", "number", "removable", "by rules on")
-        lines, _ = table_lines(header, rows)
-        names = ("weights", "bytes", "FLOPs")
-        totals = zip(names, self._totals.values(), strict=True)
-        lines += [f"{name}: {total:,}" for name, total in totals]
-        if self.without_effect:
-            lines.append(f"rules that remove nothing: {'; '.join(self.without_effect)}")
-        return "\n".join(lines)
-
-    def _at(self, kind: str, counts: jax.Array) -> jax.Array:
-        return self._terms[self._checked(kind)].at(jnp.asarray(counts))
-
-    def _checked(self, kind: str) -> str:
-        if kind not in self._totals:
-            raise ValueError(
-                f"`kind` must be 'weights', 'bytes' or 'flops', got {kind!r}."
-            )
-        return kind
 
 
 def costs(
@@ -246,6 +95,21 @@ def costs(
       >>> costs.weights(counts).item()
       40.0
     """
+    found = costs_and_trace(
+        fn, params, *inputs, regularizer=regularizer, couplings=couplings, **options
+    )
+    return found[0]
+
+
+def costs_and_trace(
+    fn: Callable[..., Any],
+    params: Params,
+    *inputs: Any,
+    regularizer: RegularizerSpec,
+    couplings: Couplings | None,
+    **options: Any,
+) -> tuple[Costs, Traced, list[IndexSet]]:
+    """Return what `costs` returns, the trace, and the atoms of the costs' units."""
     rules = active(resolve(regularizer, params))
     groups = RuleGroups.of(rules, params)
     found = traced(fn, params, *inputs, **options)
@@ -273,7 +137,7 @@ def costs(
         found, params, Lengths({atom: i for i, (atom, _, _) in enumerate(chosen)})
     )
     sizes = np.array([units.size for _, units, _ in chosen])
-    return Costs(
+    made = Costs(
         units=tuple(units for _, units, _ in chosen),
         removed_by=tuple("; ".join(labels[i] for i in numbers) for numbers in owned),
         without_effect=tuple(
@@ -284,6 +148,7 @@ def costs(
         _terms={k: Terms.of(p, len(chosen)) for k, p in polynomials.items()},
         _totals={k: value_at(p, sizes) for k, p in polynomials.items()},
     )
+    return made, found, [atom for atom, _, _ in chosen]
 
 
 def _polynomials(

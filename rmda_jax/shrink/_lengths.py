@@ -94,8 +94,10 @@ class Terms(NamedTuple):
     factors: np.ndarray  # (terms, degree): numbers of variables; one too many means 1
 
     @classmethod
-    def of(cls, polynomial: Polynomial, n_variables: int) -> "Terms":
-        """Return the arrays of a polynomial."""
+    def of(
+        cls, polynomial: Mapping[tuple[int, ...], float], n_variables: int
+    ) -> "Terms":
+        """Return the arrays of a polynomial, whose coefficients may be no integers."""
         products = list(polynomial)
         degree = max(map(len, products), default=0)
         factors = np.full((len(products), degree), n_variables)

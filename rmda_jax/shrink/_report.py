@@ -2,17 +2,18 @@
 
 import dataclasses
 import math
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
+from rmda_jax.shrink._alive_costs import Costs
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._plan import Plan
+from rmda_jax.shrink._timing import Timer, by_turns
 from rmda_jax.shrink._verify import OutputDifference, verify
 from rmda_jax.specs._names import leaf_names, leaves_in_order_of
 from rmda_jax.specs._report import called_out, passes_on, warn_of_zeros
@@ -54,6 +55,13 @@ class Report:
     difference: OutputDifference
     all_zero: tuple[str, ...] = ()  # leaves before through which nothing passes
     gone: tuple[str, ...] = ()  # of the plan: layers of which nothing is left
+    faster: float = 1.0  # share of the rounds in which the small one took less time
+    latency: BeforeAfter | None = None  # seconds by the model of `latency`, if given
+
+    @property
+    def pays(self) -> bool:
+        """Whether fewer FLOPs also take less time, in three rounds of four or more."""
+        return not self.flops.ratio < 1 or self.faster >= 0.75
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
@@ -77,8 +85,16 @@ class Report:
             ("bytes on disk", self.disk_bytes, "{:,.0f}"),
             ("FLOPs", self.flops, "{:,.0f}"),
             ("seconds here", self.seconds, "{:.2e}"),
+            ("seconds by the model", self.latency, "{:.2e}"),
         ):
-            lines.append(f"{name}: {', '.join(_cells(change, form))}")
+            if change is not None:
+                lines.append(f"{name}: {', '.join(_cells(change, form))}")
+        if not self.pays:
+            lines.append(
+                f"it does not pay here: {self.flops.ratio:.2f} of the FLOPs, "
+                f"{self.seconds.ratio:.2f} of the seconds, and faster in "
+                f"{self.faster:.0%} of the rounds; `fastest` looks for other widths"
+            )
         lines += self.gone
         return "\n".join([*lines, str(self.difference), *called_out(self.all_zero)])
 
@@ -91,9 +107,13 @@ def report(
     plan: Plan | None = None,
     small_fn: Callable[..., Any] | None = None,
     repeats: int = 20,
+    costs: Costs | None = None,
+    timer: Timer | None = None,
     **options: Any,
 ) -> Report:
     """Measure a function before and after: sizes, FLOPs, latency, difference.
+
+    Smaller is not always faster: the report says if FLOPs fall and the time does not.
 
     Args:
       fn: Function of the params and the inputs.
@@ -105,6 +125,10 @@ def report(
       small_fn: Function of the small params, if it is another one; see `verify`.
       repeats: How often each is timed, by turns so that both meet the same load; the
         medians are kept.
+      costs: What `latency` returned: then the report has the seconds by this model,
+        too. It needs ``plan``.
+      timer: What measures, in place of `by_turns` with the wall clock. The first call
+        that it gets is the one before.
       **options: Given to both functions as they are.
 
     Returns:
@@ -114,8 +138,8 @@ def report(
       UserWarning: all units of a leaf before are zero: nothing passes through it.
 
     Raises:
-      ValueError: ``repeats`` is not positive, the trees have different leaves, or the
-        outputs different shapes.
+      ValueError: ``repeats`` is not positive, the trees have different leaves, the
+        outputs different shapes, or ``costs`` come without a plan, or with another's.
 
     Examples:
       >>> from rmda_jax import shrink
@@ -130,8 +154,7 @@ def report(
       bytes on disk: 60 -> 40, 0.67
       ...
     """
-    if repeats < 1:
-        raise ValueError(f"`repeats` must be positive, got {repeats}.")
+    timer = timer or by_turns(repeats)
     check_call(fn, params, inputs)
     check_call(small_fn or fn, small_params, inputs, names="small_fn small_params")
     layers = _layers(params, small_params, plan)
@@ -142,13 +165,9 @@ def report(
         for run, p in ((fn, params), (small_fn or fn, small_params))
     ]
     trees = params, small_params
-    seconds = _interleaved(
-        [
-            lambda run=run, p=p: run(p, *inputs)
-            for run, p in zip(runs, trees, strict=True)
-        ],
-        repeats,
-    )
+    pairs = zip(runs, trees, strict=True)
+    calls = [lambda run=run, p=p: run(p, *inputs) for run, p in pairs]
+    rounds = np.asarray(timer(calls))
     all_zero = tuple(
         name
         for name, x in zip(leaf_names(params), jax.tree.leaves(params), strict=True)
@@ -162,13 +181,25 @@ def report(
             *(sum(map(_n_bytes, jax.tree.leaves(t))) for t in trees)
         ),
         flops=BeforeAfter(*map(_flops, runs)),
-        seconds=BeforeAfter(*seconds),
+        seconds=BeforeAfter(*map(float, np.median(rounds, axis=1))),
         difference=verify(
             fn, params, small_params, *inputs, small_fn=small_fn, plan=plan, **options
         ),
         all_zero=all_zero,
         gone=() if plan is None else plan.gone,
+        faster=float(np.mean(rounds[1] < rounds[0])),
+        latency=None if costs is None else _modelled(costs, plan),
     )
+
+
+def _modelled(costs: Costs, plan: Plan | None) -> BeforeAfter:
+    """Return the seconds before and after by the model of `latency`."""
+    if plan is None:
+        raise ValueError(
+            "`costs` need the `plan`, which says how many units are left, got None."
+        )
+    after = costs.latency(jnp.asarray(costs.counts_of(plan.cuts)))
+    return BeforeAfter(costs.total("latency"), float(after))
 
 
 def _layers(
@@ -193,19 +224,6 @@ def _layers(
         numbers = (sum(math.prod(pair[i]) for pair in pairs) for i in (0, 1))
         found.append(LayerReport(name, old, new, BeforeAfter(*numbers)))
     return tuple(found)
-
-
-def _interleaved(calls: list[Callable[[], Any]], repeats: int) -> list[float]:
-    """Return the median time of every call, made by turns."""
-    times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        _ = jax.block_until_ready(call())
-    for _ in range(repeats):
-        for call, found in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            _ = jax.block_until_ready(call())
-            found.append(time.perf_counter() - start)
-    return [statistics.median(found) for found in times]
 
 
 def _flops(compiled: Any) -> float:

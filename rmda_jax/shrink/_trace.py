@@ -45,6 +45,11 @@ class UnitGroup:
         names = [f"{m.leaf}[{m.axis}]" for m in self.members]
         return " ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
+    @property
+    def places(self) -> tuple[tuple[str, int, bytes], ...]:
+        """Where the units lie: the same for groups that hold the same units."""
+        return tuple((m.leaf, m.axis, m.positions.tobytes()) for m in self.members)
+
     def __str__(self) -> str:
         why = f", frozen: {'; '.join(sorted(self.frozen))}" if self.frozen else ""
         lines = [f"{self.size} units{why}"]
@@ -239,13 +244,10 @@ def hold_back(found: Traced, couplings: Couplings | None) -> None:
     """Freeze the groups of units that are frozen in some couplings, or not in them."""
     if couplings is None:
         return
-    key = lambda units: tuple(
-        (m.leaf, m.axis, m.positions.tobytes()) for m in units.members
-    )
-    chosen = {key(units): units.frozen for units in couplings.units}
+    chosen = {units.places: units.frozen for units in couplings.units}
     missing = frozenset({"not among the couplings"})
     for atom, units in found.units.items():
-        frozen = units.frozen | chosen.get(key(units), missing)
+        frozen = units.frozen | chosen.get(units.places, missing)
         found.units[atom] = dataclasses.replace(units, frozen=frozen)
 
 

@@ -41,16 +41,7 @@ def strengths_within(
       Vector with an entry for each rule. They differ where a rule has no more units
       than it must keep at least, if the budget is one per rule, and with costs.
     """
-    levels = [x.astype(jnp.result_type(float)) for x in levels]
-    floors = [
-        _floor(x, rule.unit_sets(shapes), budget.at_least)
-        for rule, x in zip(rules, levels, strict=True)
-    ]
-    # What the floors keep is alive at any strength.
-    free = [
-        jnp.where((x > floor) | jnp.isnan(x), jnp.inf, x)
-        for x, floor in zip(levels, floors, strict=True)
-    ]
+    free, floors = above_floors(budget, rules, levels, shapes)
     if budget.costs is not None:
         target = budget.kept(count, np.ones(1))
         found = _within_costs(budget.costs, budget.kind, free, target)
@@ -60,6 +51,29 @@ def strengths_within(
         target = budget.kept(count, whole)
         found = _within_sizes(units, sizes, target, budget.counts_groups)[of_rule]
     return jnp.minimum(found, jnp.stack(floors))
+
+
+def above_floors(
+    budget: Budget,
+    rules: Sequence[LeafRule],
+    levels: Sequence[jax.Array],
+    shapes: Sequence[Shape],
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Return the critical strengths, infinite of what the floors keep, and the floors.
+
+    The floor of a rule is a strength that as many of its units survive as it must keep.
+    The arguments are those of `strengths_within`.
+    """
+    levels = [x.astype(jnp.result_type(float)) for x in levels]
+    floors = [
+        _floor(x, rule.unit_sets(shapes), budget.at_least)
+        for rule, x in zip(rules, levels, strict=True)
+    ]
+    free = [
+        jnp.where((x > floor) | jnp.isnan(x), jnp.inf, x)
+        for x, floor in zip(levels, floors, strict=True)
+    ]
+    return free, floors
 
 
 # Both under `jit`, because an eager call would compile the loop anew every time.
@@ -88,7 +102,7 @@ def _within_sizes(
     low = least_within(spent, target)
     if not counts_groups:
         low = _nearer(spent, target, low, _each(_next_below, units, low))
-    low = jnp.minimum(low, _each(_largest, units))
+    low = jnp.minimum(low, _each(largest, units))
     return between(low, _each(_next_above, units, low))
 
 
@@ -112,7 +126,7 @@ def _within_costs(
     every = jnp.concatenate([x.ravel() for x in levels])
     share = lambda counts: costs.share(kind, counts)[None]
     (low,) = least_within(lambda s: share(costs.alive_above(units, s[0])), target)
-    low = jnp.minimum(low, _largest(every))
+    low = jnp.minimum(low, largest(every))
     finest = _finest(costs, kind, levels)
 
     def spent(strength: jax.Array) -> jax.Array:
@@ -206,18 +220,26 @@ def _scopes(
       the size of each.
     """
     units = [x.ravel() for x in levels]
-    sizes = [np.ones(x.size) for x in units]
-    if budget.kind == "weights":
-        sizes = [
-            np.broadcast_to(
-                rule.regularizer.unit_sizes(rule.take(shapes)), x.shape
-            ).ravel()
-            for rule, x in zip(rules, levels, strict=True)
-        ]
+    sizes = unit_sizes(budget, rules, levels, shapes)
     if budget.per_rule:
         return np.arange(len(units)), units, sizes
     together = [jnp.concatenate(units)], [np.concatenate(sizes)]
     return np.zeros(len(units), int), *together
+
+
+def unit_sizes(
+    budget: Budget,
+    rules: Sequence[LeafRule],
+    levels: Sequence[jax.Array],
+    shapes: Sequence[Shape],
+) -> list[np.ndarray]:
+    """Return what the units of each rule add to what a budget without costs counts."""
+    if budget.kind != "weights":
+        return [np.ones(x.size) for x in levels]
+    return [
+        np.broadcast_to(rule.regularizer.unit_sizes(rule.take(shapes)), x.shape).ravel()
+        for rule, x in zip(rules, levels, strict=True)
+    ]
 
 
 def _floor(levels: jax.Array, sets: np.ndarray, at_least: int) -> jax.Array:
@@ -248,7 +270,7 @@ def _next_above(levels: jax.Array, strength: jax.Array) -> jax.Array:
     return jnp.min(above, initial=jnp.inf)
 
 
-def _largest(levels: jax.Array) -> jax.Array:
+def largest(levels: jax.Array) -> jax.Array:
     """Return the largest finite level: from it on only the floors stay."""
     return _next_below(levels, jnp.full((), jnp.inf, levels.dtype))
 

@@ -11,6 +11,7 @@ from rmda_jax.schedules._budget import Budget
 from rmda_jax.specs._leaf_rules import LeafRule, active
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
+from rmda_jax.transforms._multiples_of_units import strengths_in_multiples
 from rmda_jax.transforms._order_statistic import strengths_within
 
 CriticalStrengths: TypeAlias = Callable[[Sequence[LeafRule]], list[jax.Array]]
@@ -81,7 +82,9 @@ def strength_now(
     if not acting:
         return each
     levels = critical_strengths(acting)
-    found = strengths_within(strength, count, acting, levels, shapes)
+    in_units = strength.multiple_of > 1
+    strengths = strengths_in_multiples if in_units else strengths_within
+    found = strengths(strength, count, acting, levels, shapes)
     for rule, its_strength in zip(acting, found, strict=True):
         for i in rule.leaves:
             each[i] = its_strength

@@ -59,6 +59,37 @@ def test_report_counts_and_times():
     assert "parameters: 51 -> 35, 0.69" in table
 
 
+@pytest.mark.parametrize(
+    ("small", "pays"), [([1.0, 1, 1, 3], True), ([1.0, 1, 3, 3], False)]
+)
+def test_report_says_whether_it_pays(small, pays):
+    params, plan = planned()
+    timer = lambda calls: np.array([[2.0] * 4, small])
+    found = shrink.report(mlp, params, shrink.apply(plan, params), X, timer=timer)
+    assert found.flops.ratio < 1
+    assert (found.seconds.before, found.faster) == (2.0, np.mean(np.array(small) < 2))
+    assert found.pays == pays
+    assert ("it does not pay here: 0.6" in str(found)) != pays
+
+
+def test_report_has_the_latency_of_a_model():
+    params, plan = planned()
+    rules = shrink.group_rules(mlp, params, X)
+    per_unit = lambda calls: np.array([[1e-3 * sum(call.counts)] for call in calls])
+    costs = shrink.latency(mlp, params, X, regularizer=rules, timer=per_unit)
+    small = shrink.apply(plan, params)
+    found = shrink.report(mlp, params, small, X, plan=plan, costs=costs, repeats=1)
+    assert found.latency == shrink.BeforeAfter(
+        costs.total("latency"), pytest.approx(4e-3, rel=0.2)
+    )
+    assert "seconds by the model: " in str(found)
+    with pytest.raises(ValueError, match="`costs` need the `plan`"):
+        _ = shrink.report(mlp, params, small, X, costs=costs, repeats=1)
+    other = shrink.plan(lambda p, x: x @ p["in"], params, X)
+    with pytest.raises(ValueError, match="`plan` must have the groups of units"):
+        _ = costs.counts_of(other.cuts)
+
+
 def test_report_leaves_out_layers_of_which_nothing_goes():
     params, plan = planned()
     apart = lambda p: {name: {"leaf": x} for name, x in p.items()}
