@@ -127,7 +127,7 @@ def test_nothing_is_left_of_branches_that_are_zero():
         x = x + attention(last, normalized(x, last["first"])) + last["outer"]
         return x @ params["head"]
 
-    compiled = lambda fn, p: jax.jit(fn).lower(p, x).compile().as_text()
+    compiled = lambda fn, p: str(jax.jit(fn).lower(p, x).compile().as_text())
     texts = compiled(small_fn, small), compiled(alone, live)
     for name in ("dot(", "rsqrt("):
         found, wanted = (text.count(f" {name}") for text in texts)
@@ -336,7 +336,7 @@ def test_a_program_refuses_layers_that_it_cannot_prove():
     plan = shrink.plan(scanned, params, x, for_program=True)
     others = stacked((2,))
     with pytest.raises(ValueError, match=r"scan at test_depth.* not the identity"):
-        shrink.program(plan, scanned, others, x)
+        _ = shrink.program(plan, scanned, others, x)
 
 
 def test_grouped_convolutions_keep_a_channel():
@@ -403,8 +403,8 @@ def test_rules_for_depth_say_why_there_are_none():
     chain = lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"]
     params = {"a": drawn(WIDTH, 3), "b": drawn(3, 2)}
     with pytest.raises(ValueError, match=r"no branch or layer .* output is constant"):
-        shrink.group_rules(chain, params, drawn(*X), depth=True)
+        _ = shrink.group_rules(chain, params, drawn(*X), depth=True)
     with pytest.raises(ValueError, match="zeros in all of their weights do not make"):
-        shrink.group_rules(normalizing, stacked(), drawn(*X), depth=True)
+        _ = shrink.group_rules(normalizing, stacked(), drawn(*X), depth=True)
     with pytest.raises(ValueError, match="must be 'consumers' with `depth`"):
-        shrink.group_rules(chain, params, drawn(*X), depth=True, side="all")
+        _ = shrink.group_rules(chain, params, drawn(*X), depth=True, side="all")
