@@ -302,6 +302,20 @@ def test_which_layers_go(case, for_program):
         jax.tree.map(assert_close, jax.jit(fn)(small, x), wanted)
 
 
+@pytest.mark.parametrize("for_program", [True, False])
+def test_a_map_carries_nothing(for_program):
+    """What it computes may go where nothing reads it."""
+
+    def fn(params, x):
+        rows = lax.map(lambda p: feed_forward(p, x), params["blocks"])
+        return jnp.einsum("l,ltd->td", params["mix"], rows)
+
+    params = {"blocks": stacked()["blocks"], "mix": np.array([0.5, 0, 2, 0])}
+    params["blocks"] = {name: params["blocks"][name] for name in FEED_FORWARD}
+    _, small, _ = shrunk(fn, params, drawn(*X), for_program=for_program)
+    assert small["blocks"]["up"].shape == (2, WIDTH, HIDDEN)
+
+
 def test_layers_with_a_bias_or_half_of_their_branches_stay():
     for names in (("o", "down"), ("o", "outer"), ("down", "outer")):
         plan = shrink.plan(scanned, stacked((1,), names), drawn(*X), for_program=True)
@@ -397,6 +411,13 @@ def test_rules_of_layers(for_program):
     # Zero groups go: `stacked` has zeros in these leaves.
     _, small, _ = shrunk(scanned, stacked((2,)), x, for_program=for_program)
     assert small["blocks"]["o"].shape[0] == LAYERS - 1
+
+
+def test_layers_whose_outputs_are_read_have_no_rule():
+    with pytest.raises(ValueError, match="no branch or layer"):
+        _ = shrink.group_rules(
+            reading_all, stacked(), drawn(*X), depth=True, for_program=True
+        )
 
 
 def test_rules_for_depth_say_why_there_are_none():

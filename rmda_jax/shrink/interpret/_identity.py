@@ -34,6 +34,8 @@ def unchanged_by(
       rows: What is known of the arrays that are scanned over, along their first axis.
     """
     length = len(rows[0].value) if rows else 0
+    if not carry:
+        return np.ones(length, bool)
     found = np.zeros(length, bool)
     # A layer that does nothing has zeros among its params: others are not tried.
     zero = [x.zero.reshape(length, -1).all(axis=1) for x in rows if x.value.size]
