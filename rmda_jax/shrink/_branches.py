@@ -66,6 +66,17 @@ def branches_and_layers(
     return result
 
 
+def layers_among(
+    traces: Traced, found: Sequence[list[Place] | str]
+) -> list[list[Place]]:
+    """Return the places of layers of scans alone, an empty list for other units."""
+    rows = zip(traces.units, found, strict=True)
+    return [
+        x if isinstance(x, list) and traces.may_lose_layers(atom) else []
+        for atom, x in rows
+    ]
+
+
 def _as_one(places: list[Place]) -> list[Place]:
     """Return places in which all units of a group are a single one."""
     return [
@@ -133,7 +144,7 @@ def _of_layers(
         others = [other for other in places if other is not place]
         if identity(others):
             places = others
-    return places
+    return places or "the scan carries nothing"
 
 
 def _evaluated_with_zeros(

@@ -12,7 +12,7 @@ import numpy as np
 from rmda_jax._types import Params, shape_dtype_of
 from rmda_jax.regularizers.named._groups import group_lasso
 from rmda_jax.regularizers.named._products import tied_group_lasso
-from rmda_jax.shrink._branches import branches_and_layers
+from rmda_jax.shrink._branches import branches_and_layers, layers_among
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink._trace import Couplings, Traced, hold_back, traced
 from rmda_jax.shrink._unit_places import Place, Side, is_on, removing
@@ -157,6 +157,10 @@ def group_rules(
         found = removing(fn, params, *inputs, **given, **options)
         if depth:
             found = branches_and_layers(traces, leaves, found, allowed)
+            given["places"] = layers_among(traces, found)
+            proven = removing(fn, params, *inputs, **given, **options)
+            rows = zip(found, given["places"], proven, strict=True)
+            found = [new if layers else old for old, layers, new in rows]
         return _Chosen.of(traces, found, with_layers=depth)
 
     groups, left_out = chosen(side)

@@ -234,7 +234,9 @@ def _freeze_inputs(inputs: list[AxisValue], axes: AxisInterpreter) -> None:
             atoms = made if role.name == "produces" else read
             atoms |= {atom for atom, _ in role.index_set.atoms()}
     for value in inputs:
-        for index_set, _ in (dim for axis in value.axes for dim in axis if dim[0]):
+        for index_set, _ in (dim for axis in value.axes for dim in axis):
+            if index_set is None:
+                continue
             atoms = {atom for atom, _ in index_set.atoms()}
             if not atoms or not atoms <= made - read:
                 index_set.freeze(_INPUT)

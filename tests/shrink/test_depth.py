@@ -127,7 +127,7 @@ def test_nothing_is_left_of_branches_that_are_zero():
         x = x + attention(last, normalized(x, last["first"])) + last["outer"]
         return x @ params["head"]
 
-    compiled = lambda fn, p: jax.jit(fn).lower(p, x).compile().as_text()
+    compiled = lambda fn, p: str(jax.jit(fn).lower(p, x).compile().as_text())
     texts = compiled(small_fn, small), compiled(alone, live)
     for name in ("dot(", "rsqrt("):
         found, wanted = (text.count(f" {name}") for text in texts)
@@ -302,6 +302,20 @@ def test_which_layers_go(case, for_program):
         jax.tree.map(assert_close, jax.jit(fn)(small, x), wanted)
 
 
+@pytest.mark.parametrize("for_program", [True, False])
+def test_a_map_carries_nothing(for_program):
+    """What it computes may go where nothing reads it."""
+
+    def fn(params, x):
+        rows = lax.map(lambda p: feed_forward(p, x), params["blocks"])
+        return jnp.einsum("l,ltd->td", params["mix"], rows)
+
+    params = {"blocks": stacked()["blocks"], "mix": np.array([0.5, 0, 2, 0])}
+    params["blocks"] = {name: params["blocks"][name] for name in FEED_FORWARD}
+    _, small, _ = shrunk(fn, params, drawn(*X), for_program=for_program)
+    assert small["blocks"]["up"].shape == (2, WIDTH, HIDDEN)
+
+
 def test_layers_with_a_bias_or_half_of_their_branches_stay():
     for names in (("o", "down"), ("o", "outer"), ("down", "outer")):
         plan = shrink.plan(scanned, stacked((1,), names), drawn(*X), for_program=True)
@@ -336,7 +350,7 @@ def test_a_program_refuses_layers_that_it_cannot_prove():
     plan = shrink.plan(scanned, params, x, for_program=True)
     others = stacked((2,))
     with pytest.raises(ValueError, match=r"scan at test_depth.* not the identity"):
-        shrink.program(plan, scanned, others, x)
+        _ = shrink.program(plan, scanned, others, x)
 
 
 def test_grouped_convolutions_keep_a_channel():
@@ -399,12 +413,19 @@ def test_rules_of_layers(for_program):
     assert small["blocks"]["o"].shape[0] == LAYERS - 1
 
 
+def test_layers_whose_outputs_are_read_have_no_rule():
+    with pytest.raises(ValueError, match="no branch or layer"):
+        _ = shrink.group_rules(
+            reading_all, stacked(), drawn(*X), depth=True, for_program=True
+        )
+
+
 def test_rules_for_depth_say_why_there_are_none():
     chain = lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"]
     params = {"a": drawn(WIDTH, 3), "b": drawn(3, 2)}
     with pytest.raises(ValueError, match=r"no branch or layer .* output is constant"):
-        shrink.group_rules(chain, params, drawn(*X), depth=True)
+        _ = shrink.group_rules(chain, params, drawn(*X), depth=True)
     with pytest.raises(ValueError, match="zeros in all of their weights do not make"):
-        shrink.group_rules(normalizing, stacked(), drawn(*X), depth=True)
+        _ = shrink.group_rules(normalizing, stacked(), drawn(*X), depth=True)
     with pytest.raises(ValueError, match="must be 'consumers' with `depth`"):
-        shrink.group_rules(chain, params, drawn(*X), depth=True, side="all")
+        _ = shrink.group_rules(chain, params, drawn(*X), depth=True, side="all")

@@ -398,16 +398,17 @@ def test_programs_of_networks_of_a_kind(kind):
     seed=st.integers(0, 2**16),
 )
 def test_zero_groups_of_the_rules_go(book, side, for_program, seed):
-    how = {"side": side, "for_program": for_program}
-    if side == "depth":  # of a branch nothing is left, by program
-        how = {"depth": True, "for_program": True}
+    depth = side == "depth"
+    side, for_program = ("consumers", True) if depth else (side, for_program)
     rng = np.random.default_rng(seed)
     flat = {name: rng.normal(size=shape) for name, shape in book.shapes.items()}
     x = rng.normal(size=INPUTS[book.family])
     fn = lambda params, x: run(book.layers, nested(params), x)
     with float64():
         try:
-            spec = shrink.group_rules(fn, flat, x, **how)
+            spec = shrink.group_rules(
+                fn, flat, x, side=side, for_program=for_program, depth=depth
+            )
         except ValueError as error:  # the stream is under a layer norm; no branches
             if not re.search("no unit whose|no branch", str(error)):
                 raise
@@ -415,11 +416,11 @@ def test_zero_groups_of_the_rules_go(book, side, for_program, seed):
         rules = active(spec.resolve(flat))
         groups = RuleGroups.of(rules, flat)
         dead = rng.random(sum(groups.sizes)) < 0.5
-        if side != "depth":  # one of each rule stays
+        if not depth:  # one of each rule stays; of branches nothing need
             dead[np.cumsum((0, *groups.sizes[:-1]))] = False
         zeros = {name: (ids >= 0) & dead[ids] for name, ids in groups.ids.items()}
         pruned = flat | {name: np.where(z, 0, flat[name]) for name, z in zeros.items()}
-        plan = shrink.plan(fn, pruned, x, for_program=how["for_program"])
+        plan = shrink.plan(fn, pruned, x, for_program=for_program)
         small = shrink.program(plan, fn, pruned, x)
         wanted = fn(pruned, x)
         found = small(shrink.apply(plan, pruned), x)

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from rmda_jax.shrink.interpret._interpreter import Path
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
@@ -33,6 +34,8 @@ def unchanged_by(
       rows: What is known of the arrays that are scanned over, along their first axis.
     """
     length = len(rows[0].value) if rows else 0
+    if not carry:
+        return np.ones(length, bool)
     found = np.zeros(length, bool)
     # A layer that does nothing has zeros among its params: others are not tried.
     zero = [x.zero.reshape(length, -1).all(axis=1) for x in rows if x.value.size]
@@ -53,13 +56,17 @@ def _is_identity(
     start = [with_provenance(x, (number,)) for number, x in enumerate(carry)]
     copies = _CopyInterpreter([x.value.dtype for x in carry])
     out = copies.eval_closed_jaxpr(body, [*consts, *start, *layer])
-    return all(
-        after.provenance is not None
-        and after.provenance.source == (number,)
-        and after.value.dtype == before.value.dtype
-        and np.array_equal(after.provenance.positions, before.provenance.positions)
-        for number, (before, after) in enumerate(zip(start, out, strict=False))
-    )
+    rows = zip(start, out, strict=False)
+    return all(_is_copy(*row, (number,)) for number, row in enumerate(rows))
+
+
+def _is_copy(before: PartialValue, after: PartialValue, source: Path) -> bool:
+    """Return whether an array is all of an array of the carry, in its order."""
+    if after.provenance is None or after.value.dtype != before.value.dtype:
+        return False
+    found, positions = after.provenance
+    in_order = np.arange(before.value.size).reshape(before.value.shape)
+    return found == source and np.array_equal(positions, in_order)
 
 
 class _CopyInterpreter(ValueInterpreter):
