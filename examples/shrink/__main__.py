@@ -18,6 +18,7 @@ from examples.shrink.cases import CASES, Case, Options, factored
 Model = Literal[tuple(CASES)]  # pyright: ignore[reportInvalidTypeForm]
 RESULTS = Path("out/shrink.jsonl")
 KEPT = Path(__file__).with_name("results.jsonl")  # those that the README shows
+FASTEST = "latency, fastest multiple"
 COLUMNS = (
     "model",
     "zeros",
@@ -27,7 +28,7 @@ COLUMNS = (
     "parameters",
     "FLOPs",
     "latency",
-    "latency, fastest multiple",
+    FASTEST,
     "largest difference",
 )
 
@@ -93,14 +94,12 @@ def _pair(change: rj.shrink.BeforeAfter) -> list[float]:
     return [change.before, change.after]
 
 
-def row(found: dict[str, Any]) -> str:
-    """Return a row of the table."""
+def row(found: dict[str, Any], *, fastest: bool = True) -> str:
+    """Return a row of the table; rows of earlier runs have no fastest multiple."""
     ratio = lambda name: f"{found[name][1] / found[name][0]:.2f}"
     before, after = found["units"]
-    multiple, latency = found.get("fastest") or (
-        None,
-        0,
-    )  # of earlier runs there is none
+    multiple, latency = found.get("fastest") or (None, 0)
+    of_fastest = f"{latency:.2f}, of {multiple}" if multiple else "-"
     cells = (
         found["title"],
         found["zeros"],
@@ -110,7 +109,7 @@ def row(found: dict[str, Any]) -> str:
         "{:,.0f} → {:,.0f}".format(*found["parameters"]),
         ratio("flops"),
         ratio("seconds"),
-        f"{latency:.2f}, of {multiple}" if multiple else "-",
+        *([of_fastest] if fastest else []),
         f"{found['difference']:.0e} of {found['scale']:.2g}",
     )
     return f"| {' | '.join(cells)} |"
@@ -118,8 +117,11 @@ def row(found: dict[str, Any]) -> str:
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Return the table of what `shrunk` returned."""
-    head = (f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}")
-    return "\n".join([*head, *map(row, rows)])
+    rows = list(rows)
+    fastest = any(found.get("fastest") for found in rows)
+    columns = [x for x in COLUMNS if fastest or x != FASTEST]
+    head = (f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}")
+    return "\n".join([*head, *(row(found, fastest=fastest) for found in rows)])
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -111,6 +111,18 @@ def test_the_command_prints_and_saves_what_became_of_a_model(
     assert row.startswith(f"| tiny | imposed | {before} | 6 → 3 | - | 51 → 27 |")
 
 
+def test_a_column_that_no_row_has_is_left_out():
+    rows = [json.loads(line) for line in command.KEPT.read_text().splitlines()]
+    rows = [{**found, "fastest": []} for found in rows[:2]]
+    head, _, *without = command.table(rows).splitlines()
+    assert {line.count("|") for line in (head, *without)} == {len(command.COLUMNS)}
+    rows[0]["fastest"] = [24, 0.5]
+    head, _, first, second = command.table(rows).splitlines()
+    assert command.FASTEST in head
+    assert " | 0.50, of 24 | " in first
+    assert {x.count("|") for x in (head, first, second)} == {len(command.COLUMNS) + 1}
+
+
 def test_the_command_says_which_file_is_missing(tmp_path):
     file = str(tmp_path / "lenet5")
     with pytest.raises(SystemExit, match=file):

@@ -12,7 +12,6 @@ from rmda_jax.shrink._arithmetic import entries
 from rmda_jax.shrink._latency import N_FITTED, _fitted
 from rmda_jax.shrink._lengths import Lengths, value_at
 from rmda_jax.shrink._rule_units import generic_values
-from rmda_jax.shrink._timing import by_turns
 from rmda_jax.shrink._trace import traced
 from tests.shrink.test_trace import BY_NAME, IDS, normal
 
@@ -145,12 +144,19 @@ def test_latencies_that_cannot_be_are_refused():
 
 
 def test_a_timer_makes_every_call_in_every_round():
-    made = []
-    calls = [lambda i=i: made.append(i) for i in range(2)]
-    seconds = by_turns(3)(calls)
-    assert seconds.shape == (2, 3)
-    assert (seconds > 0).all()
+    made, now = [], [0.0]
+
+    def call(i):
+        made.append(i)
+        now[0] += 10.0**i
+
+    calls = [lambda i=i: call(i) for i in range(2)]
+    seconds = shrink.by_turns(3, clock=lambda: now[0])(calls)
+    np.testing.assert_array_equal(seconds, [[1.0] * 3, [10.0] * 3])
     assert made == [0, 0, 1, 1] * 3
+    assert (shrink.by_turns(1)(calls) > 0).all()
+    with pytest.raises(ValueError, match="`repeats` must be positive, got 0"):
+        _ = shrink.by_turns(0)
 
 
 @pytest.mark.long
