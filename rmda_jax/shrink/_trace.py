@@ -12,6 +12,7 @@ from rmda_jax._types import Params
 from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, AxisValue
 from rmda_jax.shrink.interpret._index_sets import IndexSet, freeze, fresh
+from rmda_jax.shrink.interpret._recomputed import find_recomputations
 from rmda_jax.specs._names import leaf_names
 
 
@@ -186,6 +187,7 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
         # Whoever calls the function counts on the shapes of its outputs.
         for axis in value.axes:
             freeze(axis, "an output")
+    find_recomputations(axes)
     units = _collected(values[: len(names)], axes)
     return Traced(closed, names, values, axes, units)
 

@@ -9,7 +9,7 @@ Unknown entries are taken to be finite: 0 times an unknown number is 0.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,7 +63,7 @@ class ValueInterpreter(Interpreter[PartialValue]):
     """Finds what is known of all arrays.
 
     Args:
-      read_whole: The equations and the numbers of the operands that ``operands`` keeps.
+      wanted: The equations and the numbers of the operands that ``operands`` keeps.
 
     Attributes:
       contractions: What is known of the two operands of each contraction.
@@ -75,11 +75,9 @@ class ValueInterpreter(Interpreter[PartialValue]):
         stands for several arrays, or for one that may not be computed.
     """
 
-    def __init__(
-        self, read_whole: Mapping[Path, Mapping[int, list[int]]] | None = None
-    ) -> None:
+    def __init__(self, wanted: Mapping[Path, Collection[int]] | None = None) -> None:
         super().__init__()
-        self._read_whole = read_whole or {}
+        self._wanted = wanted or {}
         self.operands: dict[tuple[Path, int], PartialValue] = {}
         self.contractions: dict[Path, tuple[PartialValue, PartialValue]] = {}
         self.bias_adds: dict[Path, BiasAdd] = {}
@@ -92,7 +90,7 @@ class ValueInterpreter(Interpreter[PartialValue]):
 
     def eval_eqn(self, eqn: Any, *operands: PartialValue) -> Sequence[PartialValue]:
         """Apply the primitive's rule of values."""
-        for number in self._read_whole.get(self.path, ()):
+        for number in self._wanted.get(self.path, ()):
             self.operands[self.path, number] = operands[number]
         rules = RULES.get(eqn.primitive.name)
         if rules is None:
