@@ -11,15 +11,9 @@ from typing import Any, Literal
 import jax
 import tyro
 
-from examples.zoo.layers import LAYERS
+from examples.zoo.entries import ENTRIES, Entry
 from examples.zoo.measure import measured
-from examples.zoo.packages import PACKAGES, Entry
 
-FRAMEWORKS = {"NNX": "flax", "linen": "flax", "Haiku": "dm-haiku", "Equinox": "equinox"}
-ENTRIES = {
-    name: Entry(title, framework, FRAMEWORKS[framework], make)
-    for name, (title, framework, make) in LAYERS.items()
-} | PACKAGES
 Name = Literal[tuple(ENTRIES)]  # pyright: ignore[reportInvalidTypeForm]
 RESULTS = Path("out/zoo.jsonl")
 KEPT = Path(__file__).with_name("results.jsonl")  # those that the page shows

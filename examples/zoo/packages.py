@@ -5,26 +5,15 @@ is not installed, or does not work with the JAX that is. The packages are on PyP
 are no extra of this one, for their requirements are wide, and some are old.
 """
 
-import dataclasses
-import functools
 import importlib
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.zoo.layers import KEY, vectors
+from examples.zoo.inputs import KEY, N_TOKENS, tokens, vectors
 from examples.zoo.measure import Model, of_equinox, of_function, of_nnx
-
-N_TOKENS = 16  # of the vocabularies
-
-
-def tokens(*shape: int) -> jax.Array:
-    """Draw tokens."""
-    return jax.random.randint(jax.random.key(1), shape, 0, N_TOKENS)
 
 
 def attnax_vit() -> Model:
@@ -148,6 +137,8 @@ def kan() -> Model:
 
 def equimo(module: str, name: str, **sizes: Any) -> Model:
     """Return an image model of equimo."""
+    import equinox as eqx
+
     make = getattr(importlib.import_module(f"equimo.models.{module}"), name)
     made = eqx.nn.inference_mode(make(key=KEY, num_classes=5, **sizes))
     x = vectors(3, 32, 32)
@@ -183,182 +174,3 @@ def transformers(name: str, config: str, x: jax.Array, **sizes: Any) -> Model:
     )
     fn = lambda p, x: made(x, params=p, train=False)[0]
     return of_function(fn, made.params, x)
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A model of a package.
-
-    Attributes:
-      title: What it is called in the table.
-      framework: What it is written in.
-      package: Its name on PyPI.
-      make: Makes it.
-    """
-
-    title: str
-    framework: str
-    package: str
-    make: Callable[[], Model]
-
-
-def _entry(
-    title: str,
-    framework: str,
-    package: str,
-    make: Callable[..., Model],
-    *args: Any,
-    **kwargs: Any,
-) -> Entry:
-    return Entry(title, framework, package, functools.partial(make, *args, **kwargs))
-
-
-_SMALL = {
-    "vocab_size": N_TOKENS,
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-    "max_position_embeddings": 16,
-}
-_GPT2 = {
-    "vocab_size": N_TOKENS,
-    "n_embd": 8,
-    "n_layer": 1,
-    "n_head": 2,
-    "n_positions": 16,
-}
-_VIT = {
-    "img_size": 32,
-    "in_channels": 3,
-    "patch_size": 8,
-    "dim": 16,
-    "depths": [1],
-    "num_heads": 4,
-}
-_STAGES = {"in_channels": 3, "depths": [1, 1, 1, 1]}
-
-PACKAGES = {
-    "attnax_vit": _entry("ViT", "NNX", "attnax", attnax_vit),
-    "attnax_decoder": _entry("decoder", "NNX", "attnax", attnax_decoder),
-    "mamba2": _entry("Mamba-2", "NNX", "mamba2-jax", mamba2),
-    "jraphx_gcn": _entry("GCN", "NNX", "jraphx", graph_network, "GCN"),
-    "jraphx_gat": _entry("GAT", "NNX", "jraphx", graph_network, "GAT", heads=2),
-    "jraphx_sage": _entry("GraphSAGE", "NNX", "jraphx", graph_network, "GraphSAGE"),
-    "jraphx_gin": _entry("GIN", "NNX", "jraphx", graph_network, "GIN"),
-    "kan": _entry("KAN", "NNX", "jaxkan", kan),
-    "nano_moe": _entry("experts", "linen", "nano-moe-jax", nano_moe),
-    "brax_mlp": _entry("policy", "linen", "brax", brax_mlp),
-    "bert": _entry(
-        "BERT",
-        "linen",
-        "transformers",
-        transformers,
-        "FlaxBertModel",
-        "BertConfig",
-        tokens(2, 6),
-        **_SMALL,
-    ),
-    "gpt2": _entry(
-        "GPT-2",
-        "linen",
-        "transformers",
-        transformers,
-        "FlaxGPT2LMHeadModel",
-        "GPT2Config",
-        tokens(2, 6),
-        **_GPT2,
-    ),
-    "llama": _entry(
-        "Llama",
-        "linen",
-        "transformers",
-        transformers,
-        "FlaxLlamaForCausalLM",
-        "LlamaConfig",
-        tokens(2, 6),
-        num_key_value_heads=1,
-        **_SMALL,
-    ),
-    "jraph_gcn": _entry("GCN", "functions", "jraph", jraph_network),
-    "flow_coupling": _entry(
-        "coupling flow", "Equinox", "flowjax", flow, "coupling_flow"
-    ),
-    "flow_autoregressive": _entry(
-        "autoregressive flow", "Equinox", "flowjax", flow, "masked_autoregressive_flow"
-    ),
-    "equimo_vit": _entry(
-        "ViT", "Equinox", "equimo", equimo, "vit", "VisionTransformer", **_VIT
-    ),
-    "equimo_vit_norms": _entry(
-        "ViT, norms on q and k",
-        "Equinox",
-        "equimo",
-        equimo,
-        "vit",
-        "VisionTransformer",
-        qk_norm=True,
-        ffn_layer="swiglu",
-        **_VIT,
-    ),
-    "equimo_convnext": _entry(
-        "ConvNeXt",
-        "Equinox",
-        "equimo",
-        equimo,
-        "convnext",
-        "ConvNeXt",
-        dims=[8, 8, 16, 16],
-        **_STAGES,
-    ),
-    "equimo_mobilenet": _entry(
-        "MobileNet v3",
-        "Equinox",
-        "equimo",
-        equimo,
-        "mobilenet",
-        "MobileNetv3",
-        in_channels=3,
-        last_channels=16,
-        layers_config=[(3, 8, 8, 1, False, "relu"), (3, 16, 8, 2, True, "hard_swish")],
-    ),
-    "equimo_attnet": _entry(
-        "AttNet",
-        "Equinox",
-        "equimo",
-        equimo,
-        "attnet",
-        "AttNet",
-        dims=[8, 8, 8, 8],
-        **_STAGES,
-    ),
-    "equimo_mlla": _entry(
-        "MLLA",
-        "Equinox",
-        "equimo",
-        equimo,
-        "mlla",
-        "Mlla",
-        img_size=32,
-        in_channels=3,
-        dim=8,
-        depths=[1],
-        num_heads=[2],
-    ),
-    "equimo_vssd": _entry(
-        "VSSD",
-        "Equinox",
-        "equimo",
-        equimo,
-        "vssd",
-        "Vssd",
-        img_size=32,
-        in_channels=3,
-        dim=8,
-        d_state=4,
-        depths=[1],
-        num_heads=[2],
-        attentions_layers=("mamba2mixer",),
-    ),
-}
-"""By name, in the order of the table."""

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from examples.zoo import __main__ as command
-from examples.zoo.layers import LAYERS, NnxMLP, nnx_model
+from examples.zoo import __main__ as command, equinox_layers, flax_layers, haiku_layers
 from examples.zoo.measure import measured, of_function, zeroed
 
+LAYERS = flax_layers.MODELS | haiku_layers.MODELS | equinox_layers.MODELS
 PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
 
 
@@ -60,7 +60,7 @@ def test_what_a_model_refuses_is_reported():
 
 
 def test_a_module_is_made_smaller():
-    found = measured(nnx_model(NnxMLP, 2, 5))
+    found = measured(flax_layers.MODELS["nnx_mlp"]())
     assert found["itself"]["removed"] == found["program"]["removed"] == 6
 
 
@@ -104,7 +104,7 @@ def test_the_command_keeps_the_rows_of_models_that_are_not_run(
     "name", [pytest.param(name, marks=pytest.mark.long) for name in LAYERS]
 )
 def test_all_zeros_of_plain_layers_go_by_program(name):
-    found = measured(LAYERS[name][2]())
+    found = measured(LAYERS[name]())
     assert "error" not in found["program"]
     assert found["program"]["removed"] >= found["zeros"]
     assert found["program"]["difference"] <= 1e-4 * found["program"]["scale"]

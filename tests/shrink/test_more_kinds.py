@@ -1,4 +1,4 @@
-"""LoRA on a base that is closed over, fused q, k and v under norms, a single shuffle."""
+"""LoRA on a closed-over base, fused q, k and v under norms, a single shuffle."""
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ class Adapted(nnx.Module):
 
     def __init__(self, rngs):
         options = {"lora_rank": 2, "rngs": rngs, "param_dtype": jnp.float64}
+        options["lora_param_dtype"] = jnp.float64
         self.up = nnx.LoRALinear(4, 6, **options)
         self.down = nnx.LoRALinear(6, 3, **options)
 
