@@ -72,8 +72,12 @@ class EqxGRU(eqx.Module):
         self.head = eqx.nn.Linear(WIDTH, 3, key=keys[1])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        step = lambda h, x: (self.cell(x, h),) * 2
-        return jax.vmap(self.head)(jax.lax.scan(step, jnp.zeros(WIDTH), x)[1])
+        def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h = self.cell(x, h)
+            return h, h
+
+        _, states = jax.lax.scan(step, jnp.zeros(WIDTH), x)
+        return jax.vmap(self.head)(states)
 
 
 def equinox_model(make: Callable[[jax.Array], Any], *shape: int) -> Model:

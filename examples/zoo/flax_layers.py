@@ -1,6 +1,7 @@
 """Small models of the plain layers of Flax NNX and linen."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import linen, nnx
@@ -67,7 +68,8 @@ class NnxLSTM(nnx.Module):
         self.head = nnx.Linear(WIDTH, 3, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.head(self.rnn(x))
+        states: Any = self.rnn(x)  # a pair, if the last one is asked for
+        return self.head(states)
 
 
 class LinenCNN(linen.Module):

@@ -4,6 +4,7 @@ Each function imports the package that it is of: an ImportError means that the p
 is not installed, or does not work with the JAX that is. The packages are on PyPI; they
 are no extra of this one, for their requirements are wide, and some are old.
 """
+# pyright: reportMissingImports=false
 
 import importlib
 from typing import Any
