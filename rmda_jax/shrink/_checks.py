@@ -1,12 +1,13 @@
 """What is no pure function of params: errors that say how it becomes one."""
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from rmda_jax._types import Shape
 from rmda_jax.shrink._objects import arrays_of
 from rmda_jax.specs._names import canonical_name
 
@@ -121,3 +122,21 @@ def _framework(x: Any) -> str | None:
             if f"{base.__module__}.".startswith(f"{package}."):
                 return framework
     return None
+
+
+def check_small(
+    widths: Mapping[str, Shape], names: list[str], leaves: Sequence[Any]
+) -> None:
+    """Raise if params are not the small ones."""
+    found = {n: np.shape(x) for n, x in zip(names, leaves, strict=True)}
+    if found.keys() != widths.keys():
+        raise ValueError(
+            f"`small_params` must have the leaves {', '.join(widths)}, got "
+            f"{', '.join(found)}."
+        )
+    for name, shape in found.items():
+        if shape != widths[name]:
+            raise ValueError(
+                f"`small_params` must have the plan's shape {widths[name]} of "
+                f"'{name}', got {shape}. Pass `apply(plan, params)`."
+            )

@@ -283,11 +283,18 @@ def _made(
 def _not_known(found: Traced, values: ValueInterpreter) -> NotKnown:
     """Return the atoms that equations read whole, and the units unknown to them."""
     result: NotKnown = {}
-    for (path, number), x in values.operands.items():
+    reads = [(p, i) for p, numbers in found.axes.read_whole.items() for i in numbers]
+    for path, number in reads:
+        if (path, number) not in values.operands:
+            continue  # of a branch that is never taken
         operands = found.axes.eqns[path].operands
         why = f"not known to {found.axes.label(path)}, which reads them all"
         for place in found.axes.read_whole[path][number]:
-            unknown = ~_constant_along(x, place)
+            unknown = ~_constant_along(values.operands[path, number], place)
+            anew = found.axes.recomputed.get((path, number, place))
+            if anew is not None and all(read in values.operands for read in anew.reads):
+                known = [_constant_along(values.operands[r], place) for r in anew.reads]
+                unknown &= ~np.all(known, axis=0)
             for atom, positions in atoms_of(operands[number].axes[place]):
                 units = np.asarray(unknown[positions].any(axis=1))
                 before, first = result.get(atom, (units, why))
@@ -355,7 +362,7 @@ def evaluated(
       unknown_masks: For each leaf, which of its entries are taken to be unknown, too.
     """
     masks = unknown_masks or [False] * len(leaves)
-    values = ValueInterpreter(found.axes.read_whole, found.layers)
+    values = ValueInterpreter(_wanted(found), found.layers)
     jaxpr = found.closed.jaxpr
     # Only leaves that are added to something can take constants: the positions of the
     # others, as large as the params, are not needed.
@@ -373,6 +380,15 @@ def evaluated(
         if out.provenance is not None:
             values.reads[out.provenance.source] += 1
     return values
+
+
+def _wanted(found: Traced) -> dict[Path, set[int]]:
+    """Return the operands whose values are asked for, by equation."""
+    wanted = {path: set(numbers) for path, numbers in found.axes.read_whole.items()}
+    for anew in found.axes.recomputed.values():
+        for path, number in anew.reads:
+            wanted.setdefault(path, set()).add(number)
+    return wanted
 
 
 def _candidates(found: Traced, leaves: list[Any]) -> UnitMasks:

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
-from rmda_jax.shrink._checks import check_call, check_values
+from rmda_jax.shrink._checks import check_call, check_small, check_values
 from rmda_jax.shrink._plan import Plan, contractions_of, evaluated, folds_of
 from rmda_jax.shrink._removal import Contraction, Removal, removed_entries
 from rmda_jax.shrink._trace import Traced, followed
 from rmda_jax.shrink.interpret._axes import AxisValue
 from rmda_jax.shrink.interpret._interpreter import Path
+from rmda_jax.shrink.interpret._recomputed import entries_anew, known_from
 from rmda_jax.shrink.interpret._small import (
     KEEP,
     CannotShrinkError,
@@ -119,7 +120,7 @@ class Program:
     def _evaluate(self, small_params: Params, *inputs: Any) -> Any:
         leaves, treedef = jax.tree.flatten(small_params)
         names = leaf_names(small_params)
-        _check_small(self._plan, names, leaves)
+        check_small(self._plan.widths, names, leaves)
         found = self._specialize(names, treedef, [x.dtype for x in leaves], inputs)
         rows = zip(jax.tree.leaves(inputs), found.inputs, strict=True)
         taken = [found.small.taken(x, value.axes) for x, value in rows]
@@ -181,12 +182,13 @@ class Program:
         self._prove(found, small, planned)
         small.known = of_removed
         fixed = [
-            (path, number)
+            key
             for path in found.axes.read_whole
             for number, reading in small.readings(path).items()
             if not reading.is_known
+            for key in known_from(found.axes, path, number, reading.places)
         ]
-        small.known = {**of_removed, **{key: planned.operands[key] for key in fixed}}
+        small.known = {**of_removed, **{k: planned.operands[k] for k in fixed}}
         paths = frozenset(path for path, _ in fixed)
         return specialized(small, True, paths)
 
@@ -293,22 +295,6 @@ def program(
     return Program(plan, lambda p, *x: fn(p, *x, **options), params, inputs)
 
 
-def _check_small(plan: Plan, names: list[str], leaves: Sequence[Any]) -> None:
-    """Raise if params are not the small ones."""
-    found = {n: np.shape(x) for n, x in zip(names, leaves, strict=True)}
-    if found.keys() != plan.widths.keys():
-        raise ValueError(
-            f"`small_params` must have the leaves {', '.join(plan.widths)}, got "
-            f"{', '.join(found)}."
-        )
-    for name, shape in found.items():
-        if shape != plan.widths[name]:
-            raise ValueError(
-                f"`small_params` must have the plan's shape {plan.widths[name]} of "
-                f"'{name}', got {shape}. Pass `apply(plan, params)`."
-            )
-
-
 def _removed_positions(plan: Plan, names: list[str]) -> Iterator[list[np.ndarray]]:
     """Yield for every leaf, along each axis, which positions are removed."""
     for name in names:
@@ -386,13 +372,14 @@ def _equation(small: SmallInterpreter, path: Path, fixed: bool) -> ProgramEquati
     for number, reading in readings.items():
         for i in reading.places:
             shapes[number][i] = before[number][i]
+    anew = sum(entries_anew(small, reading) for reading in readings.values())
     if is_taken:
         shapes[len(operands) :] = map(list, before[len(operands) :])
     return ProgramEquation(
         eqn.primitive.name,
         small.axes.line(path),
         sum(map(math.prod, before)),
-        sum(map(math.prod, shapes)),
+        sum(map(math.prod, shapes)) + anew,
         bool(readings) or is_taken,
         fixed,
     )

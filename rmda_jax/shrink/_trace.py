@@ -13,6 +13,7 @@ from rmda_jax.shrink._checks import check_call
 from rmda_jax.shrink.interpret._axes import SCAN, AxisInterpreter, AxisValue
 from rmda_jax.shrink.interpret._index_sets import IndexSet, atoms_of, freeze, fresh
 from rmda_jax.shrink.interpret._interpreter import Path
+from rmda_jax.shrink.interpret._recomputed import find_recomputations
 from rmda_jax.specs._names import leaf_names
 
 
@@ -214,6 +215,7 @@ def followed(closed: Any, names: list[str], *, for_program: bool = False) -> Tra
             freeze(axis, "an output")
     if for_program:
         _freeze_inputs(values[len(names) :], axes)
+    find_recomputations(axes)
     units = _collected(values[: len(names)], axes)
     return Traced(closed, names, values, axes, units)
 

@@ -67,6 +67,7 @@ HOW = {
     "python -m examples.budgets report": AS_IT_IS,
     "python -m examples.budgets.accuracy report": AS_IT_IS,
     "python -m examples.shrink": "--steps 0.01 --repeats 1",
+    "python -m examples.zoo": "--models nnx_mlp",
     "python -m benchmarks.step": "--rounds 1 --patience 0 --network lenet5",
     "python -m examples.poster --help": AS_IT_IS,
     "python -m examples.poster run logistic/mnist rmda": HERE,

@@ -44,8 +44,8 @@ def nothing_reshaped(p, x):
 MODELS = [
     (padded, 6),
     (nothing_concatenated, 5),
-    (split_at_the_ends, 6),
-    (nothing_contracted, 6),
+    (split_at_the_ends, 5),
+    (nothing_contracted, 5),
     (no_iterations, 6),
     (nothing_reshaped, 6),
 ]

@@ -65,6 +65,18 @@ class EqnAxes(NamedTuple):
     results: tuple[AxisValue, ...]
 
 
+class Recomputation(NamedTuple):
+    """What gives an operand anew, at full size along one of its axes.
+
+    Attributes:
+      eqns: The equations to run, the first ones first.
+      reads: The operands of theirs whose values at removed positions must be known.
+    """
+
+    eqns: tuple[Path, ...]
+    reads: tuple[tuple[Path, int], ...]
+
+
 CONSTANT = "a constant array: pass it in params"
 SCAN = "scan"  # layers: they go only where they are the identity
 
@@ -81,6 +93,8 @@ class AxisInterpreter(Interpreter[AxisValue]):
       roles: What leaves do to index sets.
       eqns: The axes of the operands and results of every equation.
       read_whole: The axes that an equation needs whole, by the number of its operand.
+      recomputed: What gives an operand that is read whole anew, where there is such, by
+        the path of the equation, the number of the operand and the axis.
       computed_whole: The axes that results of an equation have whole at first.
       constants: The axes of what a jaxpr closes over, by the equation that calls it.
       outputs: The axes of the outputs of a jaxpr, by the equation that calls it.
@@ -94,6 +108,8 @@ class AxisInterpreter(Interpreter[AxisValue]):
         self._of_leaves_alone = False  # whether the equation has no input
         self.eqns: dict[Path, EqnAxes] = {}
         self.read_whole: dict[Path, dict[int, list[int]]] = {}
+        self.recomputed: dict[tuple[Path, int, int], Recomputation] = {}
+        self._sources: dict[tuple[Path, int], Path] = {}
         self.computed_whole: dict[Path, list[Axis]] = {}
         self.constants: dict[tuple[Path, int], list[AxisValue]] = {}
         self.outputs: dict[tuple[Path, int], list[AxisValue]] = {}
@@ -180,7 +196,14 @@ class AxisInterpreter(Interpreter[AxisValue]):
                 for x in results
             )
         self.eqns[self.path] = EqnAxes(eqn, operands, results)
+        for var in eqn.outvars:
+            self._sources[self.path[:-1], id(var)] = self.path
         return results
+
+    def source(self, path: Path, number: int) -> Path | None:
+        """Return the equation of the same jaxpr that made an operand of another."""
+        var = self.eqns[path].eqn.invars[number]
+        return self._sources.get((path[:-1], id(var)))
 
     def eval_unsupported(self, eqn: Any, *operands: AxisValue) -> Sequence[AxisValue]:
         """Freeze everything."""

@@ -71,6 +71,9 @@ class Interpreter(abc.ABC, Generic[Value]):
 
     def __init__(self) -> None:
         self.path: Path = ()  # of the equation that is being evaluated
+        self.read: Callable[[Any], Value] = (
+            _nothing  # the value of one of its variables
+        )
 
     @abc.abstractmethod
     def constant(self, x: Any) -> Value:
@@ -94,6 +97,8 @@ class Interpreter(abc.ABC, Generic[Value]):
             is_literal = isinstance(atom, core.Literal)
             return self.constant(atom.val) if is_literal else env[atom]
 
+        outer, self.read = self.read, read
+
         def write(variables: Sequence[Any], values: Sequence[Value]) -> None:
             env.update(zip(variables, values, strict=True))
 
@@ -105,12 +110,18 @@ class Interpreter(abc.ABC, Generic[Value]):
             results = self.eval_eqn(eqn, *map(read, eqn.invars))
             self.path = caller
             write(eqn.outvars, results)
+        self.read = outer
         return list(map(read, jaxpr.outvars))
 
     def eval_closed_jaxpr(self, closed: Any, args: Sequence[Value]) -> list[Value]:
         """Return the values of the outputs of a jaxpr that brings its constants."""
         consts = [self.constant(x) for x in closed.consts]
         return self.eval_jaxpr(closed.jaxpr, consts, args)
+
+
+def _nothing(atom: Any) -> Any:
+    """Stand for the variables of no jaxpr."""
+    raise LookupError(f"no jaxpr with {atom} is evaluated.")
 
 
 def _live(jaxpr: Any) -> list[Any]:

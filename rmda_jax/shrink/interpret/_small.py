@@ -20,7 +20,13 @@ import numpy as np
 from jax import lax
 
 from rmda_jax._types import Shape
-from rmda_jax.shrink.interpret._axes import SCAN, AxisInterpreter, AxisValue, EqnAxes
+from rmda_jax.shrink.interpret._axes import (
+    SCAN,
+    AxisInterpreter,
+    AxisValue,
+    EqnAxes,
+    Recomputation,
+)
 from rmda_jax.shrink.interpret._index_sets import (
     Axis,
     IndexSet,
@@ -29,6 +35,7 @@ from rmda_jax.shrink.interpret._index_sets import (
     is_uniform,
     length,
     removed_along,
+    uniform,
 )
 from rmda_jax.shrink.interpret._interpreter import (
     RULES,
@@ -191,28 +198,62 @@ class SmallInterpreter(Interpreter[Any]):
         self.check(self.path)
         found = list(operands)
         for number, reading in self.readings(self.path).items():
-            if not reading.is_neutral:
+            if reading.anew is not None:
+                found[number] = self._computed_anew(
+                    number, reading.anew, reading.places[0]
+                )
+            elif not reading.is_neutral:
                 found[number] = self._expanded(found[number], reading)
         return found
 
     def readings(self, path: Path) -> dict[int, "Reading"]:
         """Return which operands of an equation are read where units are removed."""
         found = {}
-        eqn = self.axes.eqns[path].eqn
         for number, places in self.axes.read_whole.get(path, {}).items():
             axes = self.axes.eqns[path].operands[number].axes
-            cut = [i for i in places if self.is_cut(axes[i])]
-            if not cut:
-                continue
-            kept, sizes = [self.kept(axis) for axis in axes], list(map(length, axes))
-            rows = [np.arange(sizes[i]) if i in cut else k for i, k in enumerate(kept)]
-            stays = [k if i in cut else np.arange(len(k)) for i, k in enumerate(kept)]
-            known = self.known.get((path, number))
-            if known is not None:
-                at = np.ix_(*rows)
-                known = PartialValue(known.value[at], known.unknown_mask[at])
-            found[number] = Reading(eqn.primitive.name, cut, known, np.ix_(*stays))
+            if cut := [i for i in places if self.is_cut(axes[i])]:
+                reading = self._reading(path, number, cut)
+                if not reading.is_known and len(cut) == 1:
+                    anew = self.axes.recomputed.get((path, number, cut[0]))
+                    reading = reading._replace(anew=self._of_known(anew, cut[0]))
+                found[number] = reading
         return found
+
+    def _reading(self, path: Path, number: int, cut: list[int]) -> "Reading":
+        """Return how an operand is read whole along some axes."""
+        eqn, operands, _ = self.axes.eqns[path]
+        axes = operands[number].axes
+        kept, sizes = [self.kept(axis) for axis in axes], list(map(length, axes))
+        rows = [np.arange(sizes[i]) if i in cut else k for i, k in enumerate(kept)]
+        stays = [k if i in cut else np.arange(len(k)) for i, k in enumerate(kept)]
+        known = self.known.get((path, number))
+        if known is not None:
+            at = np.ix_(*rows)
+            known = PartialValue(known.value[at], known.unknown_mask[at])
+        return Reading(eqn.primitive.name, cut, known, np.ix_(*stays))
+
+    def _of_known(self, anew: Recomputation | None, place: int) -> Recomputation | None:
+        """Return how an operand is computed anew, if what that reads is known."""
+        if anew is None:
+            return None
+        readings = (self._reading(path, i, [place]) for path, i in anew.reads)
+        return anew if all(reading.is_known for reading in readings) else None
+
+    def _computed_anew(self, number: int, anew: Recomputation, place: int) -> Any:
+        """Return an operand at full size along an axis, by the equations for it."""
+        whole: dict[int, Any] = {}
+        for path in anew.eqns:
+            eqn, found, (result,) = self.axes.eqns[path]
+            operands = []
+            for i, (var, value) in enumerate(zip(eqn.invars, found, strict=True)):
+                x = whole[id(var)] if id(var) in whole else self.read(var)
+                if (path, i) in anew.reads:
+                    x = self._expanded(x, self._reading(path, i, [place]))
+                if value.axes:  # the scalars have none
+                    x = self.aligned(x, *_whole_along(place, value.axes, result.axes))
+                operands.append(x)
+            (whole[id(eqn.outvars[0])],) = bind(eqn, operands)
+        return whole[id(self.axes.eqns[self.path].eqn.invars[number])]
 
     def _expanded(self, x: Any, reading: "Reading") -> Any:
         """Put known values at the removed positions along some axes."""
@@ -232,6 +273,14 @@ class SmallInterpreter(Interpreter[Any]):
         return " and ".join(str(self.shape(value)) for value in self.found.results)
 
 
+def _whole_along(place: int, *arrays: Sequence[Axis]) -> list[list[Axis]]:
+    """Return the axes of arrays that have all positions along one of them."""
+    found = [list(axes) for axes in arrays]
+    for axes in found:
+        axes[place] = uniform(length(axes[place]))
+    return found
+
+
 class Reading(NamedTuple):
     """An operand that an equation reads also where units are removed."""
 
@@ -239,6 +288,7 @@ class Reading(NamedTuple):
     places: list[int]  # the axes along which it is to be expanded
     known: PartialValue | None  # of the expanded operand
     stays: tuple[np.ndarray, ...]  # where the small operand lies in the expanded one
+    anew: Recomputation | None = None  # how it is computed, if it is not known
 
     @property
     def removed(self) -> np.ndarray:
@@ -250,7 +300,9 @@ class Reading(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether the values of the removed entries are known."""
+        """Whether the values of the removed entries are known, or can be computed."""
+        if self.anew is not None:
+            return True
         if self.known is None:
             return False
         return not self.known.unknown_mask[self.removed].any()
@@ -258,7 +310,9 @@ class Reading(NamedTuple):
     @property
     def is_neutral(self) -> bool:
         """Whether the equation does without these entries: it is a sum of zeros."""
-        if self.known is None or self.primitive != "reduce_sum":
+        if self.anew is not None or self.known is None:
+            return False
+        if self.primitive != "reduce_sum":
             return False
         return bool(self.known.zero[self.removed].all())
 

@@ -134,7 +134,6 @@ def sliced(axis: Axis, start: int, stop: int, *, counted: bool = True) -> Axis:
     if is_uniform(axis):
         return uniform(stop - start)
     if start == stop:
-        freeze(axis, EMPTY)
         return uniform(0)
     ends = [0, start, stop, size]
     lengths = [b - a for a, b in itertools.pairwise(ends)]

@@ -9,7 +9,7 @@ Unknown entries are taken to be finite: 0 times an unknown number is 0.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,7 +63,7 @@ class ValueInterpreter(Interpreter[PartialValue]):
     """Finds what is known of all arrays.
 
     Args:
-      read_whole: The equations and the numbers of the operands that ``operands`` keeps.
+      wanted: The equations and the numbers of the operands that ``operands`` keeps.
       layers: The scans of which it is asked which iterations change nothing.
 
     Attributes:
@@ -80,11 +80,11 @@ class ValueInterpreter(Interpreter[PartialValue]):
 
     def __init__(
         self,
-        read_whole: Mapping[Path, Mapping[int, list[int]]] | None = None,
+        wanted: Mapping[Path, Collection[int]] | None = None,
         layers: Container[Path] = (),
     ) -> None:
         super().__init__()
-        self._read_whole, self.layers = read_whole or {}, layers
+        self._wanted, self.layers = wanted or {}, layers
         self.outputs: Sequence[PartialValue] = ()
         self.unchanged: dict[Path, np.ndarray] = {}
         self.operands: dict[tuple[Path, int], PartialValue] = {}
@@ -99,7 +99,7 @@ class ValueInterpreter(Interpreter[PartialValue]):
 
     def eval_eqn(self, eqn: Any, *operands: PartialValue) -> Sequence[PartialValue]:
         """Apply the primitive's rule of values."""
-        for number in self._read_whole.get(self.path, ()):
+        for number in self._wanted.get(self.path, ()):
             self.operands[self.path, number] = operands[number]
         rules = RULES.get(eqn.primitive.name)
         if rules is None:

@@ -1,0 +1,121 @@
+"""LoRA on a closed-over base, fused q, k and v under norms, a single shuffle."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rmda_jax import shrink
+from tests._x64 import float64
+from tests.shrink.test_program import check, drawn, normal
+from tests.shrink.test_recomputed import by_variance, zeros
+
+HEADS, SIZE = 4, 3
+DEAD = np.r_[3:6, 9:12]  # the rows of two heads in the output projection
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with float64():
+        yield
+
+
+class Adapted(nnx.Module):
+    """Two dense layers with LoRA."""
+
+    def __init__(self, rngs):
+        options = {"lora_rank": 2, "rngs": rngs, "param_dtype": jnp.float64}
+        options["lora_param_dtype"] = jnp.float64
+        self.up = nnx.LoRALinear(4, 6, **options)
+        self.down = nnx.LoRALinear(6, 3, **options)
+
+    def __call__(self, x):
+        return self.down(nnx.relu(self.up(x)))
+
+
+def test_lora_of_nnx_goes_with_a_base_that_is_closed_over():
+    module = Adapted(nnx.Rngs(0))
+    for i, layer in enumerate((module.up, module.down)):
+        layer.lora.lora_b[...] = normal(*layer.lora.lora_b.shape, seed=i)
+    # Of the hidden units two are read neither by the base nor by LoRA, and one rank
+    # is made of nothing.
+    for x in (module.down.kernel, module.down.lora.lora_a):
+        x[...] = x[...].at[1:3].set(0)
+    module.up.lora.lora_a[...] = module.up.lora.lora_a[...].at[:, 1].set(0)
+    graph, params, base = nnx.split(module, nnx.LoRAParam, ...)
+    fn = lambda p, x: nnx.merge(graph, p, base)(x)
+    _, small = check(fn, params, normal(7, 4), other=normal(2, 4))
+    assert small["up"]["lora"]["lora_a"].shape == (4, 1)
+    assert small["up"]["lora"]["lora_b"].shape == (1, 4)
+    assert small["down"]["lora"]["lora_a"].shape == (4, 2)
+    # What the base reads stays.
+    module.down.kernel[...] = module.down.kernel[...].at[1].set(1)
+    _, _, base = nnx.split(module, nnx.LoRAParam, ...)
+    fn = lambda p, x: nnx.merge(graph, p, base)(x)
+    plan = shrink.plan(fn, params, normal(7, 4), for_program=True)
+    assert plan.widths["down/lora/lora_a"] == (5, 2)
+
+
+def by_squares_alone(x):
+    return x / jnp.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+
+
+def attention(q, k, v):
+    weights = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k) / SIZE**0.5)
+    return jnp.einsum("hts,shd->thd", weights, v).reshape(len(q), HEADS * SIZE)
+
+
+def stacked(p, x):
+    y = (x @ p["qkv"] + p["bias"]).reshape(len(x), 3, HEADS, SIZE)
+    q, k, v = jnp.moveaxis(y, 1, 0)
+    return attention(by_squares_alone(q) * p["gain"], by_squares_alone(k), v) @ p["out"]
+
+
+def side_by_side(p, x):
+    y = (x @ p["qkv"] + p["bias"]).reshape(len(x), HEADS, 3 * SIZE)
+    q, k, v = jnp.split(y, 3, axis=-1)
+    return attention(by_variance(q) * p["gain"], by_variance(k), v) @ p["out"]
+
+
+def over_all_heads(p, x):
+    q, k, v = jnp.split(x @ p["qkv"] + p["bias"], 3, axis=-1)
+    heads = (by_squares_alone(q), by_squares_alone(k), v)
+    return attention(*(y.reshape(len(x), HEADS, SIZE) for y in heads)) @ p["out"]
+
+
+FUSED = {"qkv": (4, 36), "bias": (36,), "gain": (3,), "out": (12, 5)}
+
+
+@pytest.mark.parametrize("fn", [stacked, side_by_side])
+def test_heads_go_whose_queries_and_keys_are_normalized(fn):
+    params = zeros(drawn(FUSED), out=(0, DEAD))
+    _, small = check(fn, params, normal(7, 4), other=normal(2, 4))
+    assert small["qkv"].shape == (4, 18)
+    assert small["gain"].shape == (3,)
+
+
+def test_heads_stay_whose_queries_are_normalized_with_those_of_others():
+    shapes = {name: FUSED[name] for name in ("qkv", "bias", "out")}
+    params = zeros(drawn(shapes), out=(0, DEAD))
+    x = normal(7, 4)
+    plan = shrink.plan(over_all_heads, params, x, for_program=True)
+    assert plan.widths["qkv"] == (4, 36)
+    # They go if they add nothing to the sum of squares.
+    of_both = np.concatenate([DEAD, 12 + DEAD])
+    params = zeros(params, qkv=(1, of_both), bias=(0, of_both))
+    _, small = check(over_all_heads, params, x)
+    assert small["qkv"].shape == (4, 18)
+
+
+def shuffled(p, x):
+    h = jnp.tanh(x @ p["in"])
+    return h.reshape(len(x), 2, 3).swapaxes(1, 2).reshape(len(x), 6) @ p["out"]
+
+
+@pytest.mark.parametrize(("rows", "width"), [([2, 3], 4), ([2], 6)])
+def test_a_kernel_that_is_shuffled_loses_whole_rows_of_the_reshape(rows, width):
+    # Rows 2 and 3 of "out" read columns 1 and 4 of "in", of one place in either group.
+    params = zeros(drawn({"in": (4, 6), "out": (6, 3)}), out=(0, rows))
+    _, small = check(shuffled, params, normal(7, 4), goes=width < 6)
+    assert small["in"].shape == (4, width)
