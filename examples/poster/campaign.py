@@ -1,8 +1,8 @@
 """A list of runs, one after the other, in as many sittings as it takes.
 
-A machine may be lent for minutes, and a run takes hours. So a campaign goes on where the
-last one stopped, ends in time, and says first how long is left. The seeds of a run are
-trained side by side in one program, on a GPU an epoch in one scan: see `train`.
+A machine may be lent for minutes, and a run takes hours. So a campaign goes on where
+the last one stopped, ends in time, and says first how long is left. The seeds of a run
+are trained side by side in one program, on a GPU an epoch in one scan: see `train`.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rmda_jax.shrink._plan import evaluated
+from rmda_jax.shrink._evaluated import evaluated
 from rmda_jax.shrink._rule_units import generic_values
 from rmda_jax.shrink._trace import Traced, UnitGroup
 from rmda_jax.shrink._unit_places import Place

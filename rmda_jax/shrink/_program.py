@@ -11,7 +11,8 @@ import numpy as np
 
 from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call, check_small, check_values
-from rmda_jax.shrink._plan import Plan, contractions_of, evaluated, folds_of
+from rmda_jax.shrink._evaluated import evaluated
+from rmda_jax.shrink._plan import Plan, contractions_of, folds_of
 from rmda_jax.shrink._removal import Contraction, Removal, removed_entries
 from rmda_jax.shrink._trace import Traced, followed
 from rmda_jax.shrink.interpret._axes import AxisValue

@@ -15,7 +15,8 @@ from rmda_jax.shrink.interpret._index_sets import (
     length,
 )
 from rmda_jax.shrink.interpret._interpreter import Path
-from rmda_jax.shrink.interpret._small import Reading, SmallInterpreter
+from rmda_jax.shrink.interpret._readings import Reading
+from rmda_jax.shrink.interpret._small import SmallInterpreter
 
 _ELEMENTWISE = frozenset(
     "abs neg sign floor ceil round exp exp2 log log1p expm1 tanh logistic sqrt rsqrt "

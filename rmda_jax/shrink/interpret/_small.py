@@ -13,7 +13,7 @@ must be known (see `PartialValue`).
 import copy
 import functools
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +42,7 @@ from rmda_jax.shrink.interpret._interpreter import (
     Interpreter,
     Path,
 )
+from rmda_jax.shrink.interpret._readings import Reading
 from rmda_jax.shrink.interpret._values import PartialValue
 
 Known: TypeAlias = Mapping[tuple[Path, int], PartialValue]
@@ -206,7 +207,7 @@ class SmallInterpreter(Interpreter[Any]):
                 found[number] = self._expanded(found[number], reading)
         return found
 
-    def readings(self, path: Path) -> dict[int, "Reading"]:
+    def readings(self, path: Path) -> dict[int, Reading]:
         """Return which operands of an equation are read where units are removed."""
         found = {}
         for number, places in self.axes.read_whole.get(path, {}).items():
@@ -219,7 +220,7 @@ class SmallInterpreter(Interpreter[Any]):
                 found[number] = reading
         return found
 
-    def _reading(self, path: Path, number: int, cut: list[int]) -> "Reading":
+    def _reading(self, path: Path, number: int, cut: list[int]) -> Reading:
         """Return how an operand is read whole along some axes."""
         eqn, operands, _ = self.axes.eqns[path]
         axes = operands[number].axes
@@ -255,7 +256,7 @@ class SmallInterpreter(Interpreter[Any]):
             (whole[id(eqn.outvars[0])],) = bind(eqn, operands)
         return whole[id(self.axes.eqns[self.path].eqn.invars[number])]
 
-    def _expanded(self, x: Any, reading: "Reading") -> Any:
+    def _expanded(self, x: Any, reading: Reading) -> Any:
         """Put known values at the removed positions along some axes."""
         known = reading.known
         assert known is not None
@@ -279,42 +280,6 @@ def _whole_along(place: int, *arrays: Sequence[Axis]) -> list[list[Axis]]:
     for axes in found:
         axes[place] = uniform(length(axes[place]))
     return found
-
-
-class Reading(NamedTuple):
-    """An operand that an equation reads also where units are removed."""
-
-    primitive: str
-    places: list[int]  # the axes along which it is to be expanded
-    known: PartialValue | None  # of the expanded operand
-    stays: tuple[np.ndarray, ...]  # where the small operand lies in the expanded one
-    anew: Recomputation | None = None  # how it is computed, if it is not known
-
-    @property
-    def removed(self) -> np.ndarray:
-        """Which entries of the expanded operand are removed."""
-        assert self.known is not None
-        removed = np.ones(self.known.value.shape, bool)
-        removed[self.stays] = False
-        return removed
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the values of the removed entries are known, or can be computed."""
-        if self.anew is not None:
-            return True
-        if self.known is None:
-            return False
-        return not self.known.unknown_mask[self.removed].any()
-
-    @property
-    def is_neutral(self) -> bool:
-        """Whether the equation does without these entries: it is a sum of zeros."""
-        if self.anew is not None or self.known is None:
-            return False
-        if self.primitive != "reduce_sum":
-            return False
-        return bool(self.known.zero[self.removed].all())
 
 
 KEEP = (
