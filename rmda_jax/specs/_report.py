@@ -46,8 +46,13 @@ def table(rules: Sequence[LeafRule], params: Params) -> tuple[str, list[str]]:
 
 
 def passes_on(name: str, shape: Shape) -> bool:
-    """Whether nothing passes through a leaf of zeros: it is a kernel, or a scale."""
+    """Whether nothing passes through a leaf of zeros: it is a kernel, or a scale.
+
+    A leaf of no entries is what `shrink` leaves of a branch that is zero.
+    """
     scales = ("scale", "gamma", "weight")
+    if 0 in shape:
+        return False
     return len(shape) > 1 or (len(shape) == 1 and name.split("/")[-1] in scales)
 
 
@@ -89,6 +94,8 @@ def remarks(pattern: str, ranks: Mapping[str, int]) -> list[str]:
 
 
 def _range(sizes: np.ndarray) -> str:
+    if not sizes.size:
+        return "-"
     return str(sizes[0]) if sizes.size == 1 else f"{sizes[0]}-{sizes[-1]}"
 
 

@@ -134,6 +134,25 @@ def test_nothing_is_left_of_branches_that_are_zero():
         assert found == wanted > 0
 
 
+def test_leaves_of_no_entries_are_trained_and_kept_in_files(tmp_path):
+    params = {"blocks": [of_block(i) for i in range(2)], "head": drawn(WIDTH, 2)}
+    for name in ("o", "down"):
+        params["blocks"][1][name][...] = 0
+    x = drawn(*X)
+    _, small, small_fn = shrunk(unrolled, params, x, for_program=True)
+    shrink.save(tmp_path / "small.safetensors", small)
+    loaded, _ = shrink.load(tmp_path / "small.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, loaded, small)
+    kernels = ("*/o", "*/down", "*/up")
+    rules = rj.RegularizerMap([(name, rj.group_lasso(-2)) for name in kernels])
+    tx = rj.rmda(0.1, rules, 1e-3)
+    grads = jax.grad(lambda p: jnp.mean(small_fn(p, x) ** 2))(small)
+    updates, _ = tx.update(grads, tx.init(small), small)
+    trained = optax.apply_updates(small, updates)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained))
+    assert "all units are zero" not in rules.report(trained)
+
+
 def test_a_plan_for_the_function_itself_leaves_one_unit():
     params = {"blocks": [of_block(0)], "head": drawn(WIDTH, 2)}
     params["blocks"][0]["down"][...] = 0
