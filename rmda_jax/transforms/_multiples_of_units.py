@@ -126,7 +126,9 @@ def _spent_by_size(
     """Return what sums the sizes of the units that stay: the last to go."""
     sums = []
     for levels, size in zip(sets, sizes, strict=True):
-        falling = jnp.asarray(size, levels.dtype)[jnp.argsort(-levels)]
+        falling = jnp.asarray(size, levels.dtype)
+        if (size != size[0]).any():  # else their order does not matter
+            falling = falling[jnp.argsort(-levels)]
         sums.append(jnp.append(0, jnp.cumsum(falling)))
     n_scopes = int(scopes.max()) + 1
 
