@@ -35,7 +35,7 @@ COLUMNS = (
 class Config:
     """Shrink models that others wrote, and print what becomes of them as a table."""
 
-    models: tuple[Name, ...] = tuple(ENTRIES)
+    models: tuple[Name, ...] = tuple(ENTRIES)  # pyright: ignore[reportInvalidTypeForm]
     """Which to run; of none, the table of earlier runs is printed."""
     results: Path = RESULTS
     """Where the rows for machines are; those of models that are not run stay."""
