@@ -46,10 +46,6 @@ class Counts(NamedTuple):
     collectives: int = 0
     bytes: int = 0
 
-    def __add__(self, other: tuple[int, ...]) -> "Counts":
-        """Return the sums."""
-        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
-
     def inside(self) -> "Counts":
         """Return the counts of what a loop or a branch runs."""
         every = self.kernels + self.kernels_inside
@@ -76,29 +72,27 @@ def counts(hlo: str) -> Counts:
 
 def _total(computations: dict[str, list[_Instruction]], name: str) -> Counts:
     """Return the counts of a computation, and of those that it runs."""
-    total = Counts()
+    found = []
     shapes = {i.name: i.shape for i in computations[name]}
     for i in computations[name]:
         code = i.opcode
         if code in _FREE or code.endswith(("-done", "-update")):
             continue
         if code in ("while", "conditional"):
-            inner = sum((_total(computations, c) for c in _called(i)), Counts())
             known = "known_trip_count" in i.attributes
-            decided = Counts(loops=code == "while", host_decisions=not known)
-            total += inner.inside() + decided
+            found += [_total(computations, inner).inside() for inner in _called(i)]
+            found.append(Counts(loops=code == "while", host_decisions=not known))
         elif code in _ENTERED:
-            total += sum((_total(computations, c) for c in _called(i)), Counts())
+            found += [_total(computations, inner) for inner in _called(i)]
         elif _COLLECTIVE.match(code):
-            total += Counts(collectives=1)
+            found.append(Counts(collectives=1))
         elif code in _TRANSFERS:
-            total += Counts(bytes=_moved(i))
+            found.append(Counts(bytes=_moved(i)))
         elif not (code == "custom-call" and _NO_KERNEL.search(i.attributes)):
             read = sum(_n_bytes(shapes.get(operand, "")) for operand in i.operands)
-            total += Counts(
-                kernels=1, copies=code == "copy", bytes=read + _n_bytes(i.shape)
-            )
-    return total
+            moved = read + _n_bytes(i.shape)
+            found.append(Counts(kernels=1, copies=code == "copy", bytes=moved))
+    return Counts(*map(sum, zip(Counts(), *found, strict=True)))
 
 
 def _called(instruction: _Instruction) -> Iterator[str]:
