@@ -11,16 +11,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test strict check docs clean
+.PHONY: help demo quick test test-aot strict check docs clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: $(STAMP) ## train dense and structured networks, side by side
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(STAMP) ## run the tests and the examples in the docstrings
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+
+# One process per step, and no workers: a compiler takes what cores there are.
+test-aot: $(STAMP) ## compile steps for a GPU and a TPU, and count what they launch
+	$(BIN)/python -m pytest -n 0 tests/aot $(ARGS)
 
 # Those tests that promote nothing themselves, and make no NaN on purpose.
 STRICT := tests/test_strict.py tests/schedules tests/specs tests/transforms/test_states.py

@@ -48,17 +48,17 @@ def named(heading: str) -> list[str]:
     """Return what the first column of a table of the page names."""
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
     cells = re.findall(r"^\| (`.*?) \|", section, re.M)
-    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    return [name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)]
 
 
 def targets_called(text: str) -> set[str]:
     """Return the targets of make that a page or a script calls, comments aside."""
     text = re.sub(r"#.*", "", text)
-    return set(re.findall(r"\bmake ([a-z]+)\b", text))
+    return set(re.findall(r"\bmake ([a-z][a-z-]*)", text))
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", MAKEFILE, re.M))
+    return set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
 
 
 def unused(images: Iterable[str], pages: dict[str, str]) -> list[str]:

@@ -49,8 +49,9 @@ class LHalfBall(FeasibleSet):
             return jnp.sum(jnp.sqrt(_point(a, kept, smallest, s))) - self.radius
 
         # The surplus need not be monotone in s: bracket its sign changes, bisect each.
+        # One sample at a time: all of them together are so many arrays like `a`.
         grid = smallest * jnp.square(jnp.linspace(0, 1, self.samples, dtype=a.dtype))
-        signs = jax.vmap(surplus)(grid)
+        signs = lax.map(surplus, grid)
         crossing = (signs[:-1] <= 0) != (signs[1:] <= 0)
 
         def bisect(low: jax.Array, high: jax.Array) -> jax.Array:
@@ -65,11 +66,18 @@ class LHalfBall(FeasibleSet):
             low, high = lax.fori_loop(0, 60, halve, (low, high))
             return (low + high) / 2
 
-        def loss(s: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.square(_point(a, kept, smallest, s) - a))
+        def loss_and_root(low: jax.Array, high: jax.Array) -> tuple[jax.Array, ...]:
+            s = bisect(low, high)
+            return jnp.sum(jnp.square(_point(a, kept, smallest, s) - a)), s
 
-        roots = jax.vmap(bisect)(grid[:-1], grid[1:])
-        losses = jnp.where(crossing, jax.vmap(loss)(roots), jnp.inf)
+        def none(low: jax.Array, high: jax.Array) -> tuple[jax.Array, ...]:
+            del high
+            return jnp.full_like(low, jnp.inf), low
+
+        losses, roots = lax.map(
+            lambda bracket: lax.cond(bracket[0], loss_and_root, none, *bracket[1:]),
+            (crossing, grid[:-1], grid[1:]),
+        )
         best = jnp.argmin(losses)
         return losses[best], roots[best]
 

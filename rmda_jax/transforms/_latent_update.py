@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from rmda_jax._types import Params, shape_dtype_of, wide_dtype
+from rmda_jax._types import Params
 from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.schedules._budget import Budget
 from rmda_jax.specs._leaf_rules import LeafRule, active
@@ -26,7 +26,12 @@ from rmda_jax.transforms._elsewhere import check_takes_no_prox
 from rmda_jax.transforms._frozen import check_masks, support_masks, within
 from rmda_jax.transforms._latent_state import LatentState, NotHeld
 from rmda_jax.transforms._prox_leaves import critical_strengths, prox_each
-from rmda_jax.transforms._state import as_updates, in_containers_of, state_leaves
+from rmda_jax.transforms._state import (
+    as_updates,
+    in_containers_of,
+    starting_point,
+    state_leaves,
+)
 from rmda_jax.transforms._strength import as_state, initial_strength, strength_now
 
 BetweenProxes: TypeAlias = Literal["move", "latent"]
@@ -106,7 +111,7 @@ class LatentMethod:
             check_masks(rules, leaves)
         held = [rule.regularizer is not None for rule in rules]
         z = [
-            _begun(w, self.accumulator_dtype) if is_held else w
+            starting_point(w, self.accumulator_dtype) if is_held else w
             for w, is_held in zip(leaves, held, strict=True)
         ]
         inner_state = self.inner.init(treedef.unflatten(z))
@@ -248,17 +253,6 @@ def _inner_update(
         u.astype(z.dtype)
         for u, z in zip(state_leaves(params, u), leaves.latent, strict=True)
     ], inner_state
-
-
-def _begun(w: Any, dtype: Any) -> jax.Array:
-    """Return the latent weights of a leaf at the beginning: a copy of the params.
-
-    Of a `jax.ShapeDtypeStruct` there is none, and NaN says so wherever they are used.
-    """
-    dtype = dtype or wide_dtype(shape_dtype_of(w)[1])
-    if isinstance(w, jax.ShapeDtypeStruct):
-        return jnp.full_like(w, jnp.nan, dtype=dtype)
-    return jnp.array(w, dtype)
 
 
 def _update_and_latent(

@@ -40,6 +40,8 @@ from rmda_jax.transforms._state import (
     accumulators,
     as_updates,
     leaf_lists,
+    renewed,
+    starting_point,
 )
 from rmda_jax.transforms._strength import (
     as_state,
@@ -111,7 +113,8 @@ def ramda(
     `Regularizer.metric_prox` is exact (entries, group lasso, ...) so is this, where the
     paper iterates; elsewhere it is proximal gradient from :math:`W_{t-1}`.
 
-    What `rmda` says of stages, averaging, structure, chains and schedules holds here.
+    What `rmda` says of ``init``, stages, averaging, structure, chains and schedules
+    holds here.
 
     Args:
       learning_rate: :math:`\eta_t \ge 0`, about a tenth of RMDA's.
@@ -222,8 +225,8 @@ def _ramda_update(
     grad_sq_sum = jax.tree.map(
         lambda u, g: so_far(u) + scale(s, jnp.square(g)), grad_sq_sum, g
     )
-    # W_0 = the params that the stage begins with
-    anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
+    # W_0 = the params that the stage begins with, in the first one those of `init`
+    anchor = renewed(anchor, w, restart)
     # P_t = cube root of U_t, + eps
     eps = eps.astype(eta.dtype)
     metric = lambda u: _metric(u, eps)
@@ -273,7 +276,7 @@ def _initial_state(params: Params, dtype: Any, strength: Any) -> RAMDAState:
         eps=jnp.zeros((), real),
         grad_sum=accumulators(params, dtype),
         grad_sq_sum=accumulators(params, dtype),
-        anchor=accumulators(params, dtype),
+        anchor=jax.tree.map(lambda w: starting_point(w, dtype), params),
     )
 
 

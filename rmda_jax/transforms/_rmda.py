@@ -43,6 +43,8 @@ from rmda_jax.transforms._state import (
     accumulators,
     as_updates,
     leaf_lists,
+    renewed,
+    starting_point,
 )
 from rmda_jax.transforms._strength import (
     as_state,
@@ -104,9 +106,10 @@ def rmda(
         W_t &= (1 - c_t) W_{t-1} + c_t \hat W_t
 
     The variance of the averaged gradient :math:`V_t/\alpha_t` goes to 0, so that the
-    prox finds the zeros (or ranks) of the solution and keeps them. A restart makes the
-    current params the new anchor :math:`W_0` (the proximal centre of dual averaging)
-    and starts t, V and :math:`\alpha` from 0.
+    prox finds the zeros (or ranks) of the solution and keeps them. The anchor
+    :math:`W_0` (the proximal centre of dual averaging) is the params that ``init`` was
+    given. A restart makes the current params the new anchor and starts t, V and
+    :math:`\alpha` from 0.
 
     The structure lives in :math:`\hat W_t`: the params are exactly structured once the
     averaging reaches 1, see `stages`; `structured_params` gives :math:`\hat W_t`
@@ -136,9 +139,9 @@ def rmda(
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `RMDAState`; it ignores
-      extra arguments. ``init`` accepts `jax.ShapeDtypeStruct` leaves and never aliases
-      the params. With bfloat16 params, pass ``hyperparam_dtype=jnp.float32`` to
-      `optax.inject_hyperparams`.
+      extra arguments. ``init`` never aliases the params; from `jax.ShapeDtypeStruct`
+      leaves it makes a state of the right shapes, whose anchor is NaN. With bfloat16
+      params, pass ``hyperparam_dtype=jnp.float32`` to `optax.inject_hyperparams`.
 
     Raises:
       TypeError: a hyperparameter is no number, array or schedule; at ``init`` or
@@ -224,8 +227,8 @@ def _rmda_update(
         g = weight_decay.added(g, w, rules, params)
     # M_t = sqrt((t - 1) / t) M_{t-1} + eta_t g_t
     grad_sum = jax.tree.map(lambda m, g: scale(decay, m) + scale(eta, g), grad_sum, g)
-    # W_0 = the params that the stage begins with
-    anchor = jax.tree.map(lambda w0, w: jnp.where(first, w, w0), anchor, w)
+    # W_0 = the params that the stage begins with, in the first one those of `init`
+    anchor = renewed(anchor, w, restart)
     # What_t = prox_{tau_t lambda psi}(W_0 - M_t)
     problem = jnp.subtract, (anchor, grad_sum)
     critical = critical_strengths(*problem, tau)
@@ -255,5 +258,5 @@ def _initial_state(params: Params, dtype: Any, strength: Any) -> RMDAState:
         weight_sum=jnp.zeros((), real),
         strength=strength,
         grad_sum=accumulators(params, dtype),
-        anchor=accumulators(params, dtype),
+        anchor=jax.tree.map(lambda w: starting_point(w, dtype), params),
     )

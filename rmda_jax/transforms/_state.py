@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from rmda_jax._types import Params, shape_dtype_of, wide_dtype
 from rmda_jax.specs._names import is_variable, leaf_names, leaves_in_order_of
@@ -39,6 +40,30 @@ def accumulators(params: Params, dtype: Any = None) -> Params:
         ),
         params,
     )
+
+
+def starting_point(w: Any, dtype: Any = None) -> jax.Array:
+    """Return a copy of a leaf of the params, in ``dtype`` or at least float32.
+
+    Of a `jax.ShapeDtypeStruct` there is none, and NaN says so wherever it is used.
+    """
+    dtype = dtype or wide_dtype(shape_dtype_of(w)[1])
+    if isinstance(w, jax.ShapeDtypeStruct):
+        return jnp.full_like(w, jnp.nan, dtype=dtype)
+    return jnp.array(w, dtype)
+
+
+def renewed(
+    anchor: list[jax.Array], w: list[jax.Array], restart: ArrayLike
+) -> list[jax.Array]:
+    """Return the anchors of a stage: at a restart the params, else what they were.
+
+    Where there are no restarts nothing is selected, and an accelerator does not write
+    the anchor at every step; a copy is one only outside of a compiled step.
+    """
+    if restart is False:
+        return [jnp.copy(w0) for w0 in anchor]
+    return [jnp.where(restart, w, w0) for w0, w in zip(anchor, w, strict=True)]
 
 
 def leaf_lists(params: Params, updates: Any, *trees: Any) -> list[list[jax.Array]]:

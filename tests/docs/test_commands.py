@@ -52,6 +52,10 @@ HOW = {
     "RMDA_LONG=1 make test": AT_NIGHT,
     "make quick": AS_IT_IS,
     "make strict": AS_IT_IS,
+    "make test-aot": AS_IT_IS,  # which skips where the compilers are not installed
+    "make test-aot EXTRAS=dev,aot-cuda,aot-tpu": AT_NIGHT,
+    "python -m tests.aot.measure h100 small": AT_NIGHT,
+    "python -m benchmarks.compiled --target h100 --tree resnet50": AT_NIGHT,
     'make test ARGS="tests/shrink -k plan"': AS_IT_IS,
     'RMDA_LONG=1 make test ARGS="-n 0 tests/docs/test_commands.py"': ITSELF,
     "make check": BY_CI,
@@ -141,13 +145,13 @@ def requirements(text: str) -> list[str]:
         words = re.match(r"""((?:-\S+ )*)("[^"]*"|'[^']*'|(?!-)[^\s`,;:'"]+)""", line)
         if words is not None:
             found.append(re.sub(r"(?<=\w)\.$", "", words[2].strip("\"'")))
-        found += [f".[{extra}]" for extra in re.findall(r" \[([\w,]+)\]", line)]
+        found += [f".[{extra}]" for extra in re.findall(r" \[([\w,-]+)\]", line)]
     return found
 
 
 def fault(requirement: str) -> str:
     """Return why a requirement can't be installed from a clone; "" if it can."""
-    local = re.fullmatch(r"\.(?:\[([\w,]+)\])?", requirement)
+    local = re.fullmatch(r"\.(?:\[([\w,-]+)\])?", requirement)
     if local:
         missing = set((local[1] or "").split(",")) - {"", *EXTRAS}
         return f"no such extra: {sorted(missing)}" * bool(missing)

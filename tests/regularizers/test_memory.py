@@ -63,3 +63,10 @@ def test_no_array_grows_faster_than_the_argument(name):
 def test_a_square_of_the_argument_is_found():
     square = lambda x, t: t * jnp.sum(jnp.abs(x[:, None] - x[None]))
     assert largest_array(square, (128,)) == 128**2
+
+
+def test_the_l_half_ball_takes_its_samples_one_at_a_time():
+    n = 4096
+    x, t = jax.ShapeDtypeStruct((n,), jnp.float32), np.float32(1)
+    program = jax.jit(regularizer("l_half_ball").prox).lower(x, t).compile()
+    assert program.memory_analysis().temp_size_in_bytes <= 64 * n

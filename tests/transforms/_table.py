@@ -255,6 +255,7 @@ _DUAL_AVERAGING = dict(
     structured=True,
     restarts=True,
     averages_gradients=True,
+    exempt=(testing.check_init,),  # the anchor begins at the params
 )
 _RMDA = dict(_DUAL_AVERAGING, factory=rj.rmda, first_step=_prox_sgd)
 _RAMDA = dict(

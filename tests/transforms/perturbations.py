@@ -130,7 +130,9 @@ PERTURBATIONS = [
         "jnp.sqrt(1 - 1 / t.astype(eta.dtype))",
         "1 - 1 / t.astype(eta.dtype)",
     ),
-    _rmda("anchor not renewed", "_rmda_update", "jnp.where(first, w, w0)", "w0"),
+    _rmda(
+        "anchor not renewed", "_rmda_update", "renewed(anchor, w, restart)", "anchor"
+    ),
     _rmda(
         "no restart",
         "_rmda_update",
@@ -178,7 +180,9 @@ PERTURBATIONS = [
         "_decay(eps_decay, restarts, state.count)",
         "_decay(1.0, restarts, state.count)",
     ),
-    _baseline("anchor not renewed", "_ramda_update", "jnp.where(first, w, w0)", "w0"),
+    _baseline(
+        "anchor not renewed", "_ramda_update", "renewed(anchor, w, restart)", "anchor"
+    ),
     _baseline("averaging left out", "_ramda_update", "scale(c, x - w)", "x - w"),
     # --- ProxSGD: R_ProxSGD_*, f_proxsgd_keras ---
     _baseline(

@@ -1,0 +1,113 @@
+"""What an optimizer step is on an accelerator, compiled here and run nowhere.
+
+    python -m benchmarks.compiled --target h100 --tree resnet50
+
+XLA's compilers need no device, see benchmarks/_targets.py. A row has what the program
+launches and moves; no time is measured. `estimated_us` is the bytes at the bandwidth of
+the data sheet, and two microseconds a kernel, as if nothing overlapped.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import optax
+import tyro
+
+import rmda_jax as rj
+from benchmarks import _trees
+from benchmarks._launches import counts
+from benchmarks._problems import ADAM, BUDGETED, GROUPS, OPTIMIZERS, STRENGTH, size
+from benchmarks._programs import lower_step, text
+from benchmarks._rows import table
+from benchmarks._targets import TARGETS, placed_on
+from benchmarks._timing import Row
+
+_SGD = optax.sgd(0.1, momentum=0.9)
+STEPS: dict[str, Callable[[], optax.GradientTransformation]] = {
+    **OPTIMIZERS,
+    **BUDGETED,
+    "rmda, restarts": lambda: rj.rmda(0.1, GROUPS, STRENGTH, restart_steps=(10, 20)),
+    "proxsgd_adaptive": lambda: rj.proxsgd_adaptive(1e-3, GROUPS, STRENGTH),
+    "latent": lambda: rj.latent(_SGD, GROUPS, STRENGTH),
+}
+COLUMNS = {
+    "what": "",
+    "problem": "",
+    "kernels": "d",
+    "kernels_inside": "d",
+    "loops": "d",
+    "host_decisions": "d",
+    "copies": "d",
+    "bytes_per_parameter": ".1f",
+    "temporary_bytes_per_parameter": ".2f",
+    "estimated_us": ".0f",
+    "times_adam": ".2f",
+}
+_LAUNCH = 2e-6  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compile optimizer steps for an accelerator, and count what they launch."""
+
+    target: Literal["h100", "v5e"] = "h100"
+    tree: Literal["small", "resnet50", "gpt2"] = "small"
+    optimizers: tuple[str, ...] = (
+        *(ADAM, "optax.sgd", "rmda", "rmda, restarts", "rmda, l1", "proxsgd"),
+    )
+    json: Path | None = None
+    """Where to write the rows as JSON lines."""
+
+
+def rows(target: str, tree: str, optimizers: Sequence[str]) -> Iterator[Row]:
+    """Yield what each step launches and moves."""
+    place, adam = placed_on(target), None
+    params = _trees.params(tree, place)
+    for name in optimizers:
+        program = _step(STEPS[name](), params, place)
+        found, memory = counts(text(program)), program.memory_analysis()
+        assert memory is not None  # on every backend that JAX has
+        seconds = found.bytes / TARGETS[target].bandwidth + _LAUNCH * found.kernels
+        row = {
+            "what": name,
+            "problem": tree,
+            "target": target,
+            **found._asdict(),
+            "bytes_per_parameter": found.bytes / size(params),
+            "temporary_bytes_per_parameter": memory.temp_size_in_bytes / size(params),
+        }
+        if not found.loops:  # how often one turns, a program does not say
+            row["estimated_us"] = 1e6 * seconds
+            adam = seconds if name == ADAM else adam
+            row["times_adam"] = seconds / adam if adam else None
+        yield row
+
+
+def _step(
+    optimizer: optax.GradientTransformation, params: Any, place: Any
+) -> jax.stages.Compiled:
+    """Compile a step on one device of the target."""
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        jax.eval_shape(optimizer.init, params),
+    )
+    return lower_step(optimizer, params, state).compile()
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Print the table, and save the lines if a file is named."""
+    config = tyro.cli(Config, args=args)
+    found = list(rows(config.target, config.tree, config.optimizers))
+    if config.json is not None:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{json.dumps(row)}\n" for row in found)
+        _ = config.json.write_text(lines, "utf-8")
+    print(table(found, COLUMNS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Steps compiled for a GPU and a TPU launch and move no more than the table allows.
+
+Nothing runs: XLA's compilers need no device. Every step is compiled in a process of its
+own, because the settings of the tests are for programs that run, on CPU.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from benchmarks._targets import missing
+from tests.aot._limits import exceeded, limits
+
+ROOT = Path(__file__).parents[2]
+# Seconds to compile; the others take up to two minutes.
+QUICK = ("optax.adam", "rmda", "rmda, l1", "proxsgd")
+RUN = "from benchmarks.compiled import main; main()"
+BARRIER = (
+    "from rmda_jax.regularizers.solvers import _recomputed as m; "
+    "m._unchanged = m._behind_a_barrier; "
+)
+
+
+def case(limit):
+    name = "-".join(limit[key] for key in ("target", "problem", "what"))
+    daily = limit["problem"] == "small" and limit["what"] in QUICK
+    return pytest.param(limit, id=name, marks=() if daily else pytest.mark.long)
+
+
+def measured(limit, folder, before=""):
+    """Compile the step of a row in a process of its own, after some statements."""
+    if missing(limit["target"]):
+        pytest.skip(missing(limit["target"]))
+    oldest = tuple(int(n) for n in limit["jax"].split("."))
+    if jax.__version_info__ < oldest:
+        pytest.skip(f"the limit is that of JAX {limit['jax']}, this is older")
+    path = folder / "rows.jsonl"
+    arguments = ["--target", limit["target"], "--tree", limit["problem"]]
+    arguments += ["--optimizers", limit["what"], "--json", str(path)]
+    settings = {
+        k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", before + RUN, *arguments],
+        cwd=ROOT,
+        env=settings | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("limit", [case(limit) for limit in limits()])
+def test_a_step_stays_below_its_limits(limit, tmp_path):
+    assert not exceeded(measured(limit, tmp_path), limit)
+
+
+def test_a_barrier_put_back_is_caught(tmp_path):
+    (limit,) = (
+        row
+        for row in limits()
+        if (row["target"], row["problem"], row["what"]) == ("h100", "small", "rmda")
+    )
+    found = exceeded(measured(limit, tmp_path, BARRIER), limit)
+    assert found.keys() >= {"kernels", "bytes_per_parameter"}
