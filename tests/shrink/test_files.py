@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from rmda_jax import shrink
@@ -51,6 +52,58 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert (int(params["count"]), params["mask"].tolist()) == (3, [True, False])
     shrink.save(tmp_path / "bare", jnp.arange(3.0))
     assert shrink.load(tmp_path / "bare")[0].tolist() == [0, 1, 2]
+
+
+DTYPES = ["bfloat16", "float16", "float32", "complex64", "bool", "int8", "uint32"]
+
+
+def bits(x):
+    return np.asarray(x).reshape(-1).view(np.uint8).tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_file_keeps_every_bit(tmp_path, dtype):
+    values = [0.0, -0.0, 1.0] if dtype in ("bool", "uint32") else [0.1, -0.0, -3.7]
+    values += [] if dtype in ("bool", "int8", "uint32") else [np.nan, np.inf, 1e-7]
+    x = np.asarray(values, np.complex64 if dtype == "complex64" else np.float64)
+    tree = {"a": {"b": jnp.asarray(x.astype(dtype)).reshape(-1, 3).T}}
+    shrink.save(tmp_path / "tree", tree)
+    loaded, _ = shrink.load(tmp_path / "tree")
+    assert loaded["a"]["b"].dtype == dtype
+    assert bits(loaded["a"]["b"]) == bits(tree["a"]["b"])
+
+
+def test_other_readers_find_the_names_and_the_widths(tmp_path):
+    kernel = jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3)
+    shrink.save(tmp_path / "tree", {"layers": [{"kernel": kernel}]})
+    with safe_open(tmp_path / "tree", "numpy") as file:
+        assert list(file.keys()) == ["layers/0/kernel"]
+        assert bits(file.get_tensor("layers/0/kernel")) == bits(kernel)
+        assert json.loads(file.metadata()["widths"]) == {"layers/0/kernel": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wider"),
+    [("int4", "int8"), ("float8_e4m3fn", "bfloat16"), ("float8_e8m0fnu", "bfloat16")],
+)
+def test_a_dtype_that_the_file_cannot_keep_is_an_error(tmp_path, dtype, wider):
+    x = jnp.ones(2, dtype)
+    message = rf"got {dtype} for 'a/w'\. Convert .* x\.astype\(jnp\.{wider}\)\.$"
+    with pytest.raises(TypeError, match=message):
+        shrink.save(tmp_path / "tree", {"a": {"w": x}})
+    assert not (tmp_path / "tree").exists()
+    shrink.save(tmp_path / "tree", {"a": {"w": x.astype(wider)}})
+
+
+def test_64_bits_that_jax_has_not_are_told(tmp_path):
+    assert not jax.config.jax_enable_x64
+    shrink.save(tmp_path / "tree", {"w": np.array([2**40, 1])})
+    with pytest.warns(
+        UserWarning, match=r"'w' in .* is of int64, .* as int32\. To keep"
+    ):
+        _ = shrink.load(tmp_path / "tree")
+    with jax.enable_x64(True):
+        assert shrink.load(tmp_path / "tree")[0]["w"].tolist() == [2**40, 1]
 
 
 def test_save_and_load_turn_down_what_they_cannot_keep(tmp_path, monkeypatch):
@@ -147,7 +200,7 @@ def older(path, arrays):
 
 
 def test_older_files_are_loaded(tmp_path):
-    x = np.ones((2, 3))
+    x = np.ones((2, 3), np.float32)
     older(tmp_path / "plain", {"conv/w": x, "b": x})
     params, widths = shrink.load(tmp_path / "plain")
     assert_equal(params, {"conv": {"w": jnp.asarray(x)}, "b": jnp.asarray(x)})

@@ -1,0 +1,1 @@
+"""SmolLM2-135M from an index of packages: read, checked, made smaller, carried on."""

@@ -1,0 +1,135 @@
+"""The units of the model, those of least magnitude set to zero, and what is left.
+
+Nothing is trained. The zeros are those that a budget makes in one step of ProxSGD from
+the pretrained weights with gradients of zero; the group lasso would also shrink what it
+keeps, so the weights that are kept are put back.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import rmda_jax as rj
+from examples.pretrained.model import Fn
+
+TEXT = Path(__file__).with_name("text.txt")
+SOME = jax.ShapeDtypeStruct((1, 16), jnp.int32)
+
+
+def unit_rules(fn: Fn, shapes: Any) -> Any:
+    """Return the rules of groups that hold all weights of a unit.
+
+    A group of keys and values goes with its queries, a gated unit with its gate.
+    """
+    return rj.shrink.group_rules(fn, shapes, SOME, side="all")
+
+
+def budget(keep: float, *, per_layer: bool) -> Any:
+    """Return the budget of a share of the weights in units.
+
+    Args:
+      keep: Which share.
+      per_layer: Whether every layer keeps that share of its gated units and of its
+        groups of heads, so that all layers stay alike.
+    """
+    if per_layer:
+        return rj.budget(groups=keep, per_rule=True)
+    return rj.budget(weights=keep)
+
+
+def zeroed(params: Any, rules: Any, strength: Any) -> Any:
+    """Return params with zeros for the groups of least norm, and the others as before.
+
+    The norm is over the root of the number of weights, as in the group lasso.
+    """
+    tx = rj.proxsgd(1.0, rules, strength)
+
+    @jax.jit
+    def step(params: Any) -> Any:
+        gradient = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = tx.update(gradient, tx.init(params), params)
+        moved = optax.apply_updates(params, updates)
+        return jax.tree.map(lambda new, x: jnp.where(new == 0, 0, x), moved, params)
+
+    return step(params)
+
+
+def perplexity(fn: Fn, params: Any, tokens: jax.Array) -> float:
+    """Return exp of the mean negative log-likelihood of each token but the first."""
+
+    @jax.jit
+    def loss(params: Any, tokens: jax.Array) -> jax.Array:
+        logits = fn(params, tokens[None, :-1])[0]
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits, tokens[1:]
+        ).mean()
+
+    return float(jnp.exp(loss(params, tokens)))
+
+
+def shrunk(
+    fn: Fn, params: Any, tokens: jax.Array, keep: float, *, per_layer: bool
+) -> tuple[Any, dict[str, Any]]:
+    """Make the model smaller without training.
+
+    Returns:
+      The small params, and what was measured: parameters and perplexities before and
+      after, and how far apart the outputs of the zeroed and of the small params are.
+    """
+    start = time.perf_counter()
+    rules = unit_rules(fn, jax.tree.map(as_shape, params))
+    zeros = zeroed(params, rules, budget(keep, per_layer=per_layer))
+    plan = rj.shrink.plan(fn, zeros, SOME)
+    small = rj.shrink.apply(plan, zeros)
+    difference = rj.shrink.verify(fn, zeros, small, tokens[None, :32])
+    return small, {
+        "keep": keep,
+        "per_layer": per_layer,
+        "tokens": len(tokens),
+        "parameters": [count(params), count(small)],
+        "perplexity": [perplexity(fn, p, tokens) for p in (params, zeros, small)],
+        "difference": difference.max_abs,
+        "scale": difference.scale,
+        "widths": widths(small),
+        "seconds": round(time.perf_counter() - start),
+    }
+
+
+def as_shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of an array."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def count(params: Any) -> int:
+    """Return the number of parameters."""
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def widths(params: dict[str, Any]) -> list[list[int]]:
+    """Return the groups of heads and the gated units of every layer."""
+    layers = [params[f"block{i}"] for i in range(len(params) - 2)]
+    return [[b["attention"]["key"].shape[1], b["mlp"]["up"].shape[1]] for b in layers]
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """Return what `shrunk` measured, in words."""
+    before, after = found["parameters"]
+    dense, zeros, small = found["perplexity"]
+    kinds = sorted({tuple(w) for w in found["widths"]})
+    alike = [f"{found['widths'].count(list(w))} x {w[0]}, {w[1]:,}" for w in kinds]
+    return "\n".join(
+        [
+            f"kept: {found['keep']:.0%} of the weights in units; no training",
+            f"layers x groups of heads, gated units: {'; '.join(alike)}",
+            f"parameters: {before:,} -> {after:,} ({after / before:.1%})",
+            f"perplexity of {found['tokens']} tokens: {dense:.2f} before, {zeros:.4g} "
+            f"with zeros, {small:.4g} smaller",
+            f"zeros against smaller: largest difference of a logit "
+            f"{found['difference']:.1e}, of logits up to {found['scale']:.3g}",
+            f"seconds: {found['seconds']}",
+        ]
+    )
