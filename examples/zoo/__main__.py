@@ -17,6 +17,13 @@ from examples.zoo.measure import measured
 Name = Literal[tuple(ENTRIES)]  # pyright: ignore[reportInvalidTypeForm]
 RESULTS = Path("out/zoo.jsonl")
 KEPT = Path(__file__).with_name("results.jsonl")  # those that the page shows
+# What is no hidden unit: it cannot go from any model.
+OUTSIDE = {
+    "an input",
+    "an output",
+    "the window of a convolution",
+    "the space of a convolution",
+}
 COLUMNS = (
     "model",
     "framework",
@@ -79,6 +86,11 @@ def row(found: dict[str, Any]) -> str:
     if "error" in program:
         return f"| {' | '.join([*cells, '-', '-', program['error']])} |"
     stay = [f"{n}: {why}" for why, n in program["stay"].items()]
+    stay += [
+        f"{n} frozen: {why}"
+        for why, n in program["frozen"].items()
+        if not OUTSIDE & set(why.split(", "))
+    ]
     cells += [
         f"{found['parameters']:,} → {program['parameters']:,}",
         f"{program['difference']:.0e} of {program['scale']:.2g}",

@@ -192,16 +192,6 @@ ENTRIES = {
         last_channels=16,
         layers_config=[(3, 8, 8, 1, False, "relu"), (3, 16, 8, 2, True, "hard_swish")],
     ),
-    "equimo_attnet": _entry(
-        "AttNet",
-        "Equinox",
-        "equimo",
-        packages.equimo,
-        "attnet",
-        "AttNet",
-        dims=[8, 8, 8, 8],
-        **_STAGES,
-    ),
     "equimo_mlla": _entry(
         "MLLA",
         "Equinox",

@@ -33,7 +33,11 @@ def haiku_lstm(x: jax.Array, is_training: bool) -> jax.Array:
 def haiku_resnet(x: jax.Array, is_training: bool) -> jax.Array:
     """Compute Haiku's own residual network, at small widths."""
     net = hk.nets.ResNet(
-        (1, 1, 1, 1), 3, bottleneck=False, channels_per_group=(8, 8, 16, 16)
+        (1, 1, 1, 1),
+        3,
+        bottleneck=False,
+        channels_per_group=(8, 8, 16, 16),
+        logits_config={"w_init": hk.initializers.VarianceScaling()},  # not zeros
     )
     return net(x, is_training)
 

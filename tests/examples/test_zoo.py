@@ -76,6 +76,31 @@ def test_what_is_missing_is_named(monkeypatch):
     assert command.made(entry)["missing"] == "ImportError: no such module"
 
 
+def test_a_row_says_what_stays_and_what_is_frozen_inside_of_the_model():
+    found = {
+        "title": "T",
+        "framework": "NNX",
+        "package": "p",
+        "version": "1",
+        "free": 8,
+        "zeros": 4,
+        "parameters": 1000,
+        "itself": {"error": "ValueError: no"},
+        "program": {
+            "removed": 3,
+            "parameters": 900,
+            "difference": 1e-7,
+            "scale": 2.0,
+            "stay": {"2 not known to sort": 1},
+            "frozen": {"an input": 3, "an index, an output": 2, "scan": 5},
+        },
+    }
+    assert command.row(found) == (
+        "| T | NNX | p 1 | 8 | 4 | refuses | 3 | 1,000 → 900 | 1e-07 of 2 | "
+        "1: 2 not known to sort; 5 frozen: scan |"
+    )
+
+
 def test_the_command_keeps_the_rows_of_models_that_are_not_run(
     tmp_path, monkeypatch, capsys
 ):
