@@ -57,6 +57,8 @@ class Shrink:
     """The share of the weights in units that is kept."""
     layers: int | None = None
     """Of a model of the first layers alone, which is quick; by default all."""
+    where: str = "*"
+    """A pattern of the leaves that may be shrunk, such as "*/mlp/*"."""
     per_layer: bool = True
     """Whether all layers keep that share of their own, and so stay alike."""
     carry: bool = True
@@ -76,7 +78,12 @@ class Shrink:
         ids = np.asarray(text, np.int32)
         fn, _ = model.function(config)
         params, found = shrinking.shrunk(
-            fn, params, jnp.asarray(ids), self.keep, per_layer=self.per_layer
+            fn,
+            params,
+            jnp.asarray(ids),
+            self.keep,
+            per_layer=self.per_layer,
+            where=self.where,
         )
         print(shrinking.in_words(found))
         self.out.mkdir(parents=True, exist_ok=True)

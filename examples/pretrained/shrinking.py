@@ -20,12 +20,13 @@ TEXT = Path(__file__).with_name("text.txt")
 SOME = jax.ShapeDtypeStruct((1, 16), jnp.int32)
 
 
-def unit_rules(fn: Fn, shapes: Any) -> Any:
+def unit_rules(fn: Fn, shapes: Any, where: str = "*") -> Any:
     """Return the rules of groups that hold all weights of a unit.
 
     A group of keys and values goes with its queries, a gated unit with its gate.
+    ``where`` is a pattern of the leaves that may have rules.
     """
-    return rj.shrink.group_rules(fn, shapes, SOME, side="all")
+    return rj.shrink.group_rules(fn, shapes, SOME, side="all", where=where)
 
 
 def budget(keep: float, *, per_layer: bool) -> Any:
@@ -72,7 +73,13 @@ def perplexity(fn: Fn, params: Any, tokens: jax.Array) -> float:
 
 
 def shrunk(
-    fn: Fn, params: Any, tokens: jax.Array, keep: float, *, per_layer: bool
+    fn: Fn,
+    params: Any,
+    tokens: jax.Array,
+    keep: float,
+    *,
+    per_layer: bool,
+    where: str = "*",
 ) -> tuple[Any, dict[str, Any]]:
     """Make the model smaller without training.
 
@@ -81,13 +88,14 @@ def shrunk(
       after, and how far apart the outputs of the zeroed and of the small params are.
     """
     start = time.perf_counter()
-    rules = unit_rules(fn, jax.tree.map(as_shape, params))
+    rules = unit_rules(fn, jax.tree.map(as_shape, params), where)
     zeros = zeroed(params, rules, budget(keep, per_layer=per_layer))
     plan = rj.shrink.plan(fn, zeros, SOME)
     small = rj.shrink.apply(plan, zeros)
     difference = rj.shrink.verify(fn, zeros, small, tokens[None, :32])
     return small, {
         "keep": keep,
+        "where": where,
         "per_layer": per_layer,
         "tokens": len(tokens),
         "parameters": [count(params), count(small)],
@@ -123,7 +131,7 @@ def in_words(found: dict[str, Any]) -> str:
     alike = [f"{found['widths'].count(list(w))} x {w[0]}, {w[1]:,}" for w in kinds]
     return "\n".join(
         [
-            f"kept: {found['keep']:.0%} of the weights in units; no training",
+            f"kept: {found['keep']:.0%} of the units of {found['where']}; no training",
             f"layers x groups of heads, gated units: {'; '.join(alike)}",
             f"parameters: {before:,} -> {after:,} ({after / before:.1%})",
             f"perplexity of {found['tokens']} tokens: {dense:.2f} before, {zeros:.4g} "
