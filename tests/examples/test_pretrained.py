@@ -142,6 +142,7 @@ def test_the_small_model_is_the_zeroed_one(shrunk):
     small, found = shrunk
     assert found["widths"] == [[2, 7], [2, 7]]
     assert found["difference"] <= 1e-5 * found["scale"]
+    assert found["difference_in_float64"] <= 1e-13 * found["scale"]
     before, after = found["parameters"]
     assert before - after == 2 * (4 * 16 * (2 + 2 * 2) + 3 * 3 * 16)
     assert after == sum(x.size for x in jax.tree.leaves(small))
