@@ -117,6 +117,7 @@ def test_the_least_groups_become_zero_and_the_others_stay(rules):
     assert (zeros["embedding"] == params["embedding"]).all()
 
 
+@pytest.mark.long
 def test_all_layers_together_keep_a_share_of_the_weights(rules):
     params = random_params()
     zeros = shrinking.zeroed(params, rules, shrinking.budget(0.7, per_layer=False))
@@ -310,3 +311,5 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(command.sys.modules, "gguf", None)
     with pytest.raises(SystemExit, match=r"package gguf .*\[cpu,examples,pretrained\]"):
         command.main(["check"])
+    with pytest.raises(SystemExit, match=r"different widths.* Give `--no-carry`, too"):
+        command.main(["shrink", "--no-per-layer"])
