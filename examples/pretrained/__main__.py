@@ -114,6 +114,11 @@ def parse(args: Sequence[str] | None = None) -> Check | Rules | Shrink:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line."""
     command = parse(args)
+    if isinstance(command, Shrink) and command.carry and not command.per_layer:
+        sys.exit(
+            "Error: `--no-per-layer` gives layers of different widths, for which a "
+            "folder of Hugging Face has no place. Give `--no-carry`, too."
+        )
     for name in NEEDED:
         try:
             _ = importlib.import_module(name)
@@ -126,7 +131,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     try:
         command()
-    except (MissingWeightsError, ValueError) as error:
+    except MissingWeightsError as error:
         sys.exit(f"Error: {error}")
 
 

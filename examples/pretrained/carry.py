@@ -31,8 +31,8 @@ def hugging_face_config(params: dict[str, Any], config: Config) -> dict[str, Any
         found = sorted((groups, hidden) for _, groups, _, _, hidden in shapes)
         raise ValueError(
             "all layers must have the same groups of heads and gated units, got "
-            f"{found}. Shrink them alike, with `--per-layer`; or write the params "
-            "alone, with `--no-carry`."
+            f"{found}. Shrink them alike, or write the params alone, by "
+            "`rmda_jax.shrink.save`."
         )
     ((width, groups, queries, size, hidden),) = shapes
     return {

@@ -6,6 +6,7 @@ keeps, so the weights that are kept are put back.
 """
 
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,10 @@ def shrunk(
     zeros = zeroed(params, rules, budget(keep, per_layer=per_layer))
     plan = rj.shrink.plan(fn, zeros, SOME)
     small = rj.shrink.apply(plan, zeros)
-    difference = rj.shrink.verify(fn, zeros, small, tokens[None, :32])
+    some = tokens[None, :32]
+    difference = rj.shrink.verify(fn, zeros, small, some)
+    with float64():
+        exact = rj.shrink.verify(fn, in_float64(zeros), in_float64(small), some)
     return small, {
         "keep": keep,
         "where": where,
@@ -101,6 +105,7 @@ def shrunk(
         "parameters": [count(params), count(small)],
         "perplexity": [perplexity(fn, p, tokens) for p in (params, zeros, small)],
         "difference": difference.max_abs,
+        "difference_in_float64": exact.max_abs,
         "scale": difference.scale,
         "widths": widths(small),
         "seconds": round(time.perf_counter() - start),
@@ -110,6 +115,20 @@ def shrunk(
 def as_shape(x: jax.Array) -> jax.ShapeDtypeStruct:
     """Return the shape and dtype of an array."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def float64() -> AbstractContextManager[None]:
+    """Return a context in which JAX has 64 bits."""
+    if hasattr(jax, "enable_x64"):  # JAX 0.8 and newer
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64(True)
+
+
+def in_float64(params: Any) -> Any:
+    """Return params in float64, in which rounding is no longer seen."""
+    return jax.tree.map(lambda x: x.astype(jnp.float64), params)
 
 
 def count(params: Any) -> int:
@@ -137,7 +156,8 @@ def in_words(found: dict[str, Any]) -> str:
             f"perplexity of {found['tokens']} tokens: {dense:.2f} before, {zeros:.4g} "
             f"with zeros, {small:.4g} smaller",
             f"zeros against smaller: largest difference of a logit "
-            f"{found['difference']:.1e}, of logits up to {found['scale']:.3g}",
+            f"{found['difference']:.1e}, of logits up to {found['scale']:.3g}; "
+            f"in float64 {found['difference_in_float64']:.1e}",
             f"seconds: {found['seconds']}",
         ]
     )

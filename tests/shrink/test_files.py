@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from rmda_jax import shrink
+from tests._x64 import float64
 from tests.shrink.test_apply import assert_equal, mlp, planned
 from tests.shrink.test_trace import X
 
@@ -102,7 +103,7 @@ def test_64_bits_that_jax_has_not_are_told(tmp_path):
         UserWarning, match=r"'w' in .* is of int64, .* as int32\. To keep"
     ):
         _ = shrink.load(tmp_path / "tree")
-    with jax.enable_x64(True):
+    with float64():
         assert shrink.load(tmp_path / "tree")[0]["w"].tolist() == [2**40, 1]
 
 
