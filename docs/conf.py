@@ -39,7 +39,7 @@ napoleon_use_rtype = False  # what stands before a colon in Returns is no type
 
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(jax|jnp|optax|nnx|numpy)\..*"),  # not in inventories.toml
+    ("py:.*", r"(collections|jax|jnp|optax|nnx|numpy)\..*"),  # not in inventories.toml
     ("py:exc", r".* .*"),  # "Whatever ``fn`` raises."
 ]
 # A map has the methods of a regularizer: `support` alone means the regularizer's.
