@@ -196,25 +196,32 @@ def mlp(params, x):
     return h @ params["c"]["kernel"]
 
 
-@product(
-    lambda kind, kept: kind == "flops",  # bytes are counted as weights are
-    kind=["weights", "bytes", "flops"],
-    kept=[0.55, 0.2, 0.9],
-)
-def test_what_shrinking_leaves_is_near_the_budget(kind, kept):
+def drawn_mlp():
+    """Return params of `mlp`, an input and gradients.
+
+    A unit of the first layer has 90 weights, one of the second 44.
+    """
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-    # A unit of the first layer has 90 weights, one of the second 44.
     params = {
         "a": {"kernel": draw(49, 40), "bias": draw(40)},
         "b": {"kernel": draw(40, 30), "bias": draw(30)},
         "c": {"kernel": draw(30, 3)},
     }
     x = draw(2, 49)
+    return params, x, jax.tree.map(lambda w: draw(*w.shape), params)
+
+
+@product(
+    lambda kind, kept: kind == "flops",  # bytes are counted as weights are
+    kind=["weights", "bytes", "flops"],
+    kept=[0.55, 0.2, 0.9],
+)
+def test_what_shrinking_leaves_is_near_the_budget(kind, kept):
+    params, x, grads = drawn_mlp()
     rules = rj.shrink.group_rules(mlp, params, x)
     costs = rj.shrink.costs(mlp, params, x, regularizer=rules)
     tx = rj.proxsgd(0.1, rules, rj.budget(**{kind: kept}, costs=costs))
-    grads = jax.tree.map(lambda w: draw(*w.shape), params)
     updates, _ = tx.update(grads, tx.init(params), params)
     params = optax.apply_updates(params, updates)
     small = rj.shrink.apply(rj.shrink.plan(mlp, params, x), params)

@@ -9,7 +9,14 @@ import pytest
 import rmda_jax as rj
 from rmda_jax.transforms._multiples_of_units import strengths_of_sets
 from tests._daily import product
-from tests.transforms.test_budget import METHODS, mlp, mlp_flops, n_weights, supports
+from tests.transforms.test_budget import (
+    METHODS,
+    drawn_mlp,
+    mlp,
+    mlp_flops,
+    n_weights,
+    supports,
+)
 
 # Groups of 8 and of 16 units.
 GROUPS = rj.RegularizerMap([("*/kernel", rj.group_lasso(group_axes=-2))])
@@ -89,20 +96,12 @@ def test_strengths_keep_what_a_search_over_all_strengths_does(multiple_of):
     kept=[0.55, 0.2, 0.9],
 )
 def test_plan_with_this_multiple_removes_what_was_budgeted(kind, kept):
-    rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-    params = {
-        "a": {"kernel": draw(49, 40), "bias": draw(40)},
-        "b": {"kernel": draw(40, 30), "bias": draw(30)},
-        "c": {"kernel": draw(30, 3)},
-    }
-    x = draw(2, 49)
+    params, x, grads = drawn_mlp()
     rules = rj.shrink.group_rules(mlp, params, x)
     costs = rj.shrink.costs(mlp, params, x, regularizer=rules)
     assert costs.group_of_rules.tolist() == [0, 1]
     budget = rj.budget(**{kind: kept}, costs=costs, multiple_of=8)
     tx = rj.proxsgd(0.1, rules, budget)
-    grads = jax.tree.map(lambda w: draw(*w.shape), params)
     updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
     pruned = optax.apply_updates(params, updates)
     plan = rj.shrink.plan(mlp, pruned, x, multiple_of=8)
