@@ -20,7 +20,7 @@ demo: $(STAMP) ## train dense and structured networks, side by side
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(STAMP) ## run the tests and the examples in the docstrings
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --daily -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 # One process per step, and no workers: a compiler takes what cores there are.
 test-aot: $(STAMP) ## compile steps for a GPU and a TPU, and count what they launch

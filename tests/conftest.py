@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import resource
@@ -31,6 +32,13 @@ if "RMDA_LONG" not in os.environ:
     if (0, 6) <= jax.__version_info__ < (0, 11):
         _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
         _FLAGS["--xla_cpu_parallel_codegen_split_count"] = "1"
+    # For every program that it lowers JAX makes a context of MLIR, and loads all dialects
+    # into it. One for all takes a fifth off the tests (measured on shrink/test_costs.py:
+    # 34 s of a core in place of 44). Private: where it has another name nothing changes.
+    from jax._src.interpreters import mlir
+
+    if hasattr(mlir, "make_ir_context"):
+        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 _given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join(
     [_given, *(f"{k}={v}" for k, v in _FLAGS.items() if k not in _given)]
@@ -47,6 +55,7 @@ def pytest_configure(config):
     and other processes that a test starts inherit the environment.
     """
     config.addinivalue_line("markers", "long: at night only; runs if RMDA_LONG is set")
+    config.addinivalue_line("markers", "costly: `make test` runs one case of each kind")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # a worker's, or the user's own
         return
     folder = tempfile.TemporaryDirectory(prefix="rmda_jax-programs-")
@@ -61,25 +70,28 @@ def pytest_configure(config):
 
 
 def pytest_addoption(parser):
-    """Add the option of `make quick`."""
-    parser.addoption("--quick", action="store_true", help="one case of every kind")
+    """Add the options of `make test` and `make quick`."""
+    few = {"action": "store_true"}
+    parser.addoption("--daily", help="one case of every kind where they cost", **few)
+    parser.addoption("--quick", help="one case of every kind, in some files", **few)
 
 
 def pytest_ignore_collect(collection_path, config):
     """Do not even import what `make quick` leaves out."""
-    from tests import _quick  # which imports the library: after the settings above
+    from tests import _selection  # and with it the library: after the settings above
 
-    if config.getoption("--quick") and _quick.is_left_out(collection_path):
+    if config.getoption("--quick") and _selection.is_left_out(collection_path):
         return True
     return None
 
 
 def pytest_collection_modifyitems(items, config):
     """Leave out what runs at night, or all but one of a kind, as is asked for."""
-    from tests import _quick
+    from tests import _selection
 
-    if config.getoption("--quick"):
-        items[:], others = _quick.chosen(items)
+    quick, daily = config.getoption("--quick"), config.getoption("--daily")
+    if quick or (daily and "RMDA_LONG" not in os.environ):
+        items[:], others = _selection.chosen(items, costly=not quick)
         config.hook.pytest_deselected(items=others)
     if "RMDA_LONG" not in os.environ:
         for item in items:

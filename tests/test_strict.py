@@ -27,6 +27,8 @@ from tests.transforms._table import (
     step_of,
 )
 
+pytestmark = pytest.mark.costly
+
 
 @contextlib.contextmanager
 def strict():

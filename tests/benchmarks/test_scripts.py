@@ -12,6 +12,8 @@ import pytest
 from benchmarks import __main__ as command, step, training
 from examples.poster import models
 
+pytestmark = pytest.mark.costly
+
 BRIEF = ["--rounds", "1", "--patience", "0"]
 MACHINE = {"benchmark", "what", "problem", "backend", "device", "jax", "cpus"}
 TIMED = {"milliseconds", "idle"}

@@ -12,6 +12,8 @@ import pytest
 
 from tests.test_house import PUBLIC, ROOT, public_names
 
+pytestmark = pytest.mark.costly
+
 DOCS = Path(__file__).parents[2] / "docs"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -31,6 +31,8 @@ from examples.demo import (
     training,
 )
 
+pytestmark = pytest.mark.costly
+
 RMDA = "RMDA, budget"
 METHODS = ["dense", RMDA]
 BRIEF = ["--epochs", "2", "--seeds", "2", "--learning-rate", "0.1"]
@@ -137,6 +139,7 @@ def test_demo_shows_saved_results_without_training(run, tmp_path, monkeypatch):
     assert (tmp_path / "again.png").read_bytes() == run.figure.read_bytes()
 
 
+@pytest.mark.long
 def test_a_front_has_the_runs_that_train_alone():
     images = jax.random.normal(jax.random.key(0), (48, 8, 8, 1))
     data = Split(images, jnp.arange(48) % 10)

@@ -25,6 +25,8 @@ from examples.identification import (
     simulation,
 )
 
+pytestmark = pytest.mark.costly
+
 FOLDER = Path(identification.__file__).parent
 TRUTHS = identification.truths()
 # Right for good where the learning rate decays, on both sums and with every seed.
@@ -33,7 +35,7 @@ RIGHT = (*methods.DUAL_AVERAGING, "normal map", "AProx, SGD", "LinBreg")
 # rates that were chosen for 6,000 steps are too small for so few.
 N_SEEDS, N_STEPS, FASTER = 3, 3000, 3.0
 # To compile all methods takes a minute or two.
-SOME = ("RMDA", "RMDA, cosine", "normal map", "LinBreg", "ProxSGD")
+SOME = ("RMDA", "normal map", "ProxSGD")
 RUN = tuple(methods.METHODS) if "RMDA_LONG" in os.environ else SOME
 
 

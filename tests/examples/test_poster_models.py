@@ -12,6 +12,8 @@ from scipy.signal import correlate
 from examples.poster.methods import REGULARIZERS
 from examples.poster.models import NETWORKS, VGG19, Bottleneck, ConvNorm, max_pool
 
+pytestmark = pytest.mark.costly
+
 # Network: parameters, groups, and groups where a convolution counts by its kernels.
 SIZES = {
     "logistic": (7_850, 784, 784),

@@ -21,6 +21,8 @@ from tests._daily import these
 from tests._optimized import optimized
 from tests.examples._poster import N_TRAIN, TinyNet, tiny_data
 
+pytestmark = pytest.mark.costly
+
 TASK = "vgg19/cifar10"
 LOOPS = ["vmap", "map", "step"]
 BATCH = 16  # two full batches of the training images, and half a one
@@ -63,8 +65,8 @@ def together():
         return trained([0, 1], [STRENGTH, 3 * STRENGTH], loop="vmap")
 
 
-# `map` at night, and the resuming of `vmap`: its members are those of the test above.
-@pytest.mark.parametrize("loop", these(("step",), LOOPS))
+@pytest.mark.long
+@pytest.mark.parametrize("loop", LOOPS)
 def test_members_train_as_each_would_alone(loop, together):
     for i, (seed, strength) in enumerate([(0, STRENGTH), (1, 3 * STRENGTH)]):
         alone = trained([seed], [strength], loop=loop)

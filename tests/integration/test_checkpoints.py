@@ -23,6 +23,8 @@ from examples.integrations import orbax_checkpoint
 from examples.integrations._problem import RULES, batches, start, step_of
 from tests.transforms._table import assert_equal
 
+pytestmark = pytest.mark.costly
+
 ROOT = Path(__file__).parents[2]
 N_STEPS = 80  # gradients; the stage ends after 60
 

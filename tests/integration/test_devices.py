@@ -21,6 +21,8 @@ from rmda_jax.regularizers._tied_groups import reshard
 from tests._daily import these
 from tests.transforms.test_sharding import kinds, mesh_of
 
+pytestmark = pytest.mark.costly
+
 ROOT = Path(__file__).parents[2]
 TIES = rj.RegularizerMap(
     [(("hidden/kernel", "out/kernel"), rj.tied_group_lasso((-1, -2)))]

@@ -13,6 +13,8 @@ import rmda_jax as rj
 from examples.integrations import mixed_precision, optax_chain
 from examples.integrations._problem import RULES, batches, loss, predict, start
 
+pytestmark = pytest.mark.costly
+
 INPUTS_THAT_MATTER = np.arange(20) < 3
 
 

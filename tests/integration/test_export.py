@@ -15,6 +15,8 @@ from tests import _table
 from tests._daily import first_of_each
 from tests.transforms._table import GROUPS, ROWS, by_factory, rows, run, start
 
+pytestmark = pytest.mark.costly
+
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 # (name, what) -> the words in which JAX refuses. What is listed and lowers, fails.

@@ -20,6 +20,8 @@ from tests.transforms._table import (
     start,
 )
 
+pytestmark = pytest.mark.costly
+
 MAP = rj.RegularizerMap(
     [("*kernel", rj.group_lasso(group_axes=-2)), ("*bias", rj.l1(), 0.5)]
 )

@@ -8,6 +8,8 @@ import pytest
 import rmda_jax as rj
 from tests.transforms._table import first, gradients, run, start
 
+pytestmark = pytest.mark.costly
+
 RULES = rj.RegularizerMap([("*kernel", rj.group_lasso(group_axes=-2))])
 
 

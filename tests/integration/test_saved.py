@@ -16,6 +16,8 @@ from rmda_jax import shrink
 from rmda_jax.specs._names import leaf_names
 from tests._daily import first_of_each
 
+pytestmark = pytest.mark.costly
+
 N_LAYERS, WIDTH = 11, 5  # as strings the numbers sort 0, 1, 10, 2, ...
 X = jax.random.normal(jax.random.key(1), (3, WIDTH))
 

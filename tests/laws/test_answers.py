@@ -11,6 +11,8 @@ import rmda_jax as rj
 from rmda_jax import testing
 from tests.laws.test_mutants import L1, STEP, WrongThreshold, X
 
+pytestmark = pytest.mark.costly
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightsInAField(L1):

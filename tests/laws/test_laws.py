@@ -11,6 +11,8 @@ from rmda_jax import testing
 from tests._table import public_factories
 from tests.laws._table import CASES, each_law, first_cases
 
+pytestmark = pytest.mark.costly
+
 # Whatever the shape, the same operations are traced.
 OF_PROGRAMS = (
     testing.check_object,

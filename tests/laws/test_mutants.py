@@ -17,6 +17,8 @@ from rmda_jax.regularizers._levels import Levels
 from rmda_jax.regularizers._magnitude import MagnitudePenalty
 from rmda_jax.regularizers._penalties import MCP, Abs
 
+pytestmark = pytest.mark.costly
+
 X = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
 X[1], X[2, 2], STEP = 0.1 * X[1], 0.0, 0.6
 

@@ -13,6 +13,8 @@ from tests._table import ORACLES, SMALL, WHOLE, make
 from tests.fixtures import FOLDER, TRANSLATION, truth_cases
 from tests.oracles._groups import groups
 
+pytestmark = pytest.mark.costly
+
 # Those that take minutes have a test of their own.
 QUICK = [row for row in SMALL if row[0] != "l_half_ball"]
 

@@ -10,6 +10,8 @@ import pytest
 import rmda_jax as rj
 from tests._table import ARGUMENTS, ORACLES, TABLE, make, regularizer
 
+pytestmark = pytest.mark.costly
+
 INDICATORS = sorted(name for name in ARGUMENTS if regularizer(name).is_indicator)
 
 

@@ -17,6 +17,8 @@ from tests._daily import first_of_each
 from tests._table import ORACLES, PENALTIES, TABLE, kind, make
 from tests.oracles import _scalar
 
+pytestmark = pytest.mark.costly
+
 NEAR = np.concatenate([1 + s * 10.0 ** np.arange(-15, -1) for s in (1, -1)])
 WIDE = np.geomspace(1e-3, 1e3, 31)
 # By default the first row of every factory.

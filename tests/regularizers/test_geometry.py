@@ -29,7 +29,7 @@ def in_c_order(axes, shape):
     return tuple(sorted(a % len(shape) for a in axes))
 
 
-@settings(max_examples=200 if "RMDA_LONG" in os.environ else 40)
+@settings(max_examples=200 if "RMDA_LONG" in os.environ else 12)
 @given(layouts())
 def test_unit_sizes_are_those_of_the_lists(layout):
     shape, axes, block = layout
@@ -44,7 +44,7 @@ def test_unit_sizes_are_those_of_the_lists(layout):
     np.testing.assert_array_equal(sizes.ravel(), [len(g) for g in lists])
 
 
-@settings(max_examples=30 if "RMDA_LONG" in os.environ else 10)
+@settings(max_examples=30 if "RMDA_LONG" in os.environ else 4)
 @given(layouts(), st.booleans())
 def test_group_lasso_is_that_of_the_lists(layout, weighted):
     shape, axes, block = layout

@@ -11,6 +11,8 @@ import pytest
 
 import rmda_jax as rj
 
+pytestmark = pytest.mark.costly
+
 NORM = rj.group_lasso((), weighted=False)
 SCALES = (1e-6, 1.0, 1e6)
 # The level, relative to the one at which the group vanishes.

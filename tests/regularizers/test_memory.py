@@ -15,6 +15,8 @@ from jax import export
 from tests._daily import first_of_each
 from tests._table import ARGUMENTS, kind, regularizer
 
+pytestmark = pytest.mark.costly
+
 PLATFORMS = ("cpu", "cuda", "tpu")
 # One axis grows, from where the solvers for large matrices take over. A Gram matrix has
 # the side of the other one.

@@ -16,6 +16,8 @@ from tests._daily import first_of_each
 from tests._table import ORACLES, SMALL, TABLE, kind, make, public_factories
 from tests._x64 import float64
 
+pytestmark = pytest.mark.costly
+
 # Convex or exact: there the metric prox is the global minimiser.
 METRIC = [
     (name, arguments, shape)

@@ -8,6 +8,8 @@ import pytest
 import rmda_jax as rj
 from tests.fixtures.trajectories import arrays, load, manifest
 
+pytestmark = pytest.mark.costly
+
 R = rj.regularizers
 PROX_CALLS = manifest()["parq/prox_calls"]["calls"]
 QUANTIZER_CALLS = manifest()["parq/quantizer_calls"]["calls"]

@@ -12,6 +12,8 @@ from tests._daily import daily, product
 from tests._table import LEAVES
 from tests._x64 import float64
 
+pytestmark = pytest.mark.costly
+
 # Two positions per group in the second leaf, one of no group in the third.
 POSITIONS = (None, (0, 1, 2, 3, 3, 2, 1, 0), (2, 1, -1, 0, 3))
 TIE = {"group_axes": (0, -1, 1), "groups": POSITIONS}

@@ -10,6 +10,8 @@ import rmda_jax.regularizers as regularizers
 from tests._table import ORACLES
 from tests.fixtures import TruthCase, truth_cases
 
+pytestmark = pytest.mark.costly
+
 CASES = list(truth_cases())
 
 

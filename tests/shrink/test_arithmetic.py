@@ -11,6 +11,8 @@ from rmda_jax import shrink
 from tests.shrink.test_costs import draw_alive, made, with_zeros
 from tests.shrink.test_trace import BY_NAME, X, normal
 
+pytestmark = pytest.mark.costly
+
 
 def compiled_flops(fn, *args):
     found = jax.jit(fn).lower(*args).compile().cost_analysis()

@@ -17,6 +17,8 @@ from tests.shrink.test_random import INPUTS, N_EXAMPLES, books, nested, run
 from tests.shrink.test_trace import BY_NAME, IDS, IMAGE, X, conv, normal
 from tests.test_strict import strict
 
+pytestmark = pytest.mark.costly
+
 SIDES = ("consumers", "producers", "all")
 KINDS = ("weights", "bytes", "flops")
 

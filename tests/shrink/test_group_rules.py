@@ -13,6 +13,8 @@ from tests._x64 import float64
 from tests.shrink import test_trace as models
 from tests.shrink.test_trace import MODELS, X, normal
 
+pytestmark = pytest.mark.costly
+
 BY_NAME = {fn.__name__: (fn, normal(shapes), x) for fn, shapes, x, *_ in MODELS}
 
 

@@ -23,6 +23,8 @@ from tests.shrink.test_random import INPUTS, books, nested
 from tests.shrink.test_retrace import Heads, haiku_heads
 from tests.shrink.test_trace import BY_NAME, IDS, MODELS
 
+pytestmark = pytest.mark.costly
+
 TOLERANCE = 1e-9  # of the largest entry, in float64
 
 
@@ -116,7 +118,7 @@ no_warning = pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
 
 
 @no_warning
-@settings(max_examples=4, **RANDOM)
+@settings(max_examples=2, **RANDOM)
 @given(book=books(), seed=st.integers(0, 2**16))
 def test_random_networks(book, seed):
     try_random(book, seed)

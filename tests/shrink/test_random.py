@@ -21,6 +21,8 @@ from rmda_jax.shrink._rule_units import RuleGroups
 from rmda_jax.specs._leaf_rules import active
 from tests._x64 import float64
 
+pytestmark = pytest.mark.costly
+
 N_EXAMPLES = int(
     os.environ.get("SHRINK_EXAMPLES", "60" if "RMDA_LONG" in os.environ else "5")
 )

@@ -14,6 +14,8 @@ from jax import lax
 
 from rmda_jax import shrink
 
+pytestmark = pytest.mark.costly
+
 
 def normal(shapes, seed=0):
     generator = np.random.default_rng(seed)

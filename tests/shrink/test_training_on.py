@@ -16,6 +16,8 @@ from rmda_jax import shrink
 from tests._x64 import float64
 from tests.shrink.test_program import assert_close, drawn
 
+pytestmark = pytest.mark.costly
+
 TOKENS = np.array([0, 3, 1, 6, 2, 2])
 SHAPES = {
     "embedding": (7, 6),  # its transpose is the head

@@ -13,6 +13,8 @@ from tests._daily import product, these
 from tests._x64 import float64
 from tests.transforms.test_sharding import KINDS, by_layout, mesh_of
 
+pytestmark = pytest.mark.costly
+
 # Three leaves, tied along their first, last and middle axis. The second has two
 # positions per group, the third one of no group.
 SHAPES = {"a": (4, 3), "b": (2, 8), "c": (2, 5, 3)}

@@ -8,6 +8,8 @@ import pytest
 import rmda_jax as rj
 from tests.transforms._table import start
 
+pytestmark = pytest.mark.costly
+
 MAKERS = [rj.rmda, rj.ramda]
 methods = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 

@@ -14,6 +14,8 @@ from rmda_jax.transforms._order_statistic import between, least_within
 from tests._daily import only, product, these
 from tests.transforms._table import GROUPS, gradients, start
 
+pytestmark = pytest.mark.costly
+
 METHODS = {
     "rmda": functools.partial(rj.rmda, 0.1, averaging=0.5),
     "ramda": functools.partial(rj.ramda, 0.1, averaging=0.5),

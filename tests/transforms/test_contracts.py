@@ -30,6 +30,8 @@ from tests.transforms._table import (
     step_of,
 )
 
+pytestmark = pytest.mark.costly
+
 # At night, too, what differs in its number of digits alone.
 LOW = [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.long)]
 

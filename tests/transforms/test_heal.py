@@ -22,6 +22,8 @@ from tests.transforms._table import (
     step_of,
 )
 
+pytestmark = pytest.mark.costly
+
 HALF = STEPS // 2
 OPTIMIZERS = {
     "adam": optax.adam(0.01),

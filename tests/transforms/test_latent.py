@@ -19,6 +19,8 @@ from tests.transforms._table import (
     start,
 )
 
+pytestmark = pytest.mark.costly
+
 INNER = {
     "sgd": lambda: optax.sgd(0.1, momentum=0.9, nesterov=True),
     "adamw": lambda: optax.adamw(0.05, weight_decay=0.01),

@@ -18,6 +18,8 @@ import rmda_jax as rj
 from tests.fixtures.trajectories import Trajectory, load, names
 from tests.transforms._replay import assert_same, replay
 
+pytestmark = pytest.mark.costly
+
 R = rj.regularizers
 # Float64. Rounding alone was measured at up to 1e-15, with singular values 4e-15.
 TOLERANCE = 1e-13

@@ -17,6 +17,8 @@ import pytest
 import rmda_jax as rj
 from rmda_jax import testing
 
+pytestmark = pytest.mark.costly
+
 L1 = rj.l1()
 
 

@@ -25,6 +25,8 @@ import pytest
 
 from tests.transforms._table import SUITE_ROWS, Row
 
+pytestmark = pytest.mark.costly
+
 
 @dataclasses.dataclass(frozen=True)
 class Suite:

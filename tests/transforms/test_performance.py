@@ -15,6 +15,8 @@ import pytest
 import rmda_jax as rj
 from benchmarks._programs import lower_step, n_kernels
 
+pytestmark = pytest.mark.costly
+
 WIDTH = 512
 KERNEL = (3, 3, WIDTH, WIDTH)
 GROUPS = rj.group_lasso(group_axes=-2)

@@ -29,6 +29,8 @@ from tests.transforms._sparse import (
     tree,
 )
 
+pytestmark = pytest.mark.costly
+
 # --- how many weights -------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from tests._daily import first_of_each
 from tests._x64 import float64
 from tests.fixtures import trajectories
 
+pytestmark = pytest.mark.costly
+
 FOLDER = trajectories.FOLDER.parent / "rigl_trajectories"
 FILES = json.loads((FOLDER / "manifest.json").read_text())["files"]
 # The gradients are prescribed: rounding does not feed back through a loss. Largest

@@ -13,6 +13,8 @@ from tests.fixtures import trajectories
 from tests.fixtures.trajectories import Trajectory, load, names, tree
 from tests.transforms._replay import assert_same, replay
 
+pytestmark = pytest.mark.costly
+
 REGULARIZERS = {"glasso": rj.group_lasso(group_axes=-2), "l1": rj.l1()}
 PRESCRIBED = [
     name

@@ -23,6 +23,8 @@ from tests.transforms._table import (
     step_of,
 )
 
+pytestmark = pytest.mark.costly
+
 KINDS = [AxisType.Auto, AxisType.Explicit]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 

@@ -12,6 +12,8 @@ from flax import nnx
 import rmda_jax as rj
 from tests.transforms._table import factories, gradients, run, start
 
+pytestmark = pytest.mark.costly
+
 READERS = [
     lambda state: rj.structured_params(state, rj.l1()),
     lambda state: rj.structured_support(state, rj.l1()),

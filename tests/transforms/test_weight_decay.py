@@ -18,6 +18,8 @@ from tests.transforms._table import (
     start,
 )
 
+pytestmark = pytest.mark.costly
+
 MASK = {"conv": False, "head": True}
 MAKE = {
     "rmda": functools.partial(rj.rmda, 0.1, averaging=0.3),

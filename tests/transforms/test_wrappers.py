@@ -24,6 +24,8 @@ from tests.transforms._table import (
     start,
 )
 
+pytestmark = pytest.mark.costly
+
 
 def every(label):
     """A tree like the params with one label at every leaf."""
