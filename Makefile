@@ -44,7 +44,8 @@ check: $(STAMP) ## check formatting, lint and types
 	$(BIN)/ruff check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(STAMP) ## build the pages in out/docs, and run the notebooks among them
+docs: $(STAMP) ## run the sessions and notebooks of the pages, and build out/docs
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 tests/docs/test_docs.py
 	$(BIN)/python -m sphinx -b html --fail-on-warning --keep-going docs out/docs $(ARGS)
 
 clean: ## remove the virtual environment and the caches

@@ -42,12 +42,7 @@ PATTERNS = (
     "transforms/test_contracts.py",
 )
 # On every class of regularizers; the other laws on one of them.
-WIDE = (
-    testing.check_minimizes,
-    testing.check_exact_zeros,
-    testing.check_metric_prox,
-    testing.check_jit,
-)
+WIDE = (testing.check_minimizes, testing.check_exact_zeros)
 
 
 def is_left_out(path: Path) -> bool:

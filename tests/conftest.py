@@ -15,6 +15,34 @@ import pytest
 
 from tests._x64 import float64
 
+
+def _share_mlir_context():
+    """Lower all programs in one context of MLIR.
+
+    JAX makes one for each, and loads all dialects into it. One for all takes a fifth
+    off the tests (shrink/test_costs.py: 34 s of a core in place of 44). A program that
+    is lowered inside of another's lowering gets its own. All this is private to JAX:
+    where it has other names, nothing changes.
+    """
+    try:
+        from jax._src.interpreters import mlir
+        from jax._src.lib.mlir import ir
+
+        new = mlir.make_ir_context
+        shared = functools.cache(new)
+    except (ImportError, AttributeError):
+        return
+
+    def make():
+        try:
+            _ = ir.Context.current
+        except ValueError:
+            return shared()
+        return new()
+
+    mlir.make_ir_context = make
+
+
 # Eight devices, so that sharding is real; and one thread to a computation, because the
 # test workers share the cores already (measured: compiles 1.7 times as fast).
 _FLAGS = {
@@ -32,13 +60,7 @@ if "RMDA_LONG" not in os.environ:
     if (0, 6) <= jax.__version_info__ < (0, 11):
         _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
         _FLAGS["--xla_cpu_parallel_codegen_split_count"] = "1"
-    # For every program that it lowers JAX makes a context of MLIR, and loads all dialects
-    # into it. One for all takes a fifth off the tests (measured on shrink/test_costs.py:
-    # 34 s of a core in place of 44). Private: where it has another name nothing changes.
-    from jax._src.interpreters import mlir
-
-    if hasattr(mlir, "make_ir_context"):
-        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+    _share_mlir_context()
 _given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join(
     [_given, *(f"{k}={v}" for k, v in _FLAGS.items() if k not in _given)]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,9 +33,7 @@ RIGHT = (*methods.DUAL_AVERAGING, "normal map", "AProx, SGD", "LinBreg")
 # Half the steps of the kept results: three stages of 1,000 where the rate decays. The
 # rates that were chosen for 6,000 steps are too small for so few.
 N_SEEDS, N_STEPS, FASTER = 3, 3000, 3.0
-# To compile all methods takes a minute or two.
-SOME = ("RMDA", "normal map", "ProxSGD")
-RUN = tuple(methods.METHODS) if "RMDA_LONG" in os.environ else SOME
+RUN = tuple(methods.METHODS)  # to compile all takes a minute or two: at night
 
 
 def of_those_run(names):
@@ -186,6 +183,7 @@ def of(rows, method, decays):
     return row
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("panel", comparison.PANELS)
 @pytest.mark.parametrize("method", of_those_run(RIGHT))
 def test_averages_find_the_structure_and_keep_it(run, method, panel):
@@ -200,6 +198,7 @@ def test_averages_find_the_structure_and_keep_it(run, method, panel):
     assert row["rows_kept"] == [8] * N_SEEDS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", of_those_run(methods.BASELINES))
 def test_baselines_come_as_near_and_are_never_right(run, method):
     rows = run.panels["infinite sum"]
@@ -212,6 +211,7 @@ def test_baselines_come_as_near_and_are_never_right(run, method):
         assert not decays or max(row["distance"]) < 1.5 * nearest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", of_those_run(methods.BASELINES))
 def test_baselines_follow_gradients_at_the_floor_of_the_law(run, method):
     # Mean norm against root mean square: up to 1 / (4 * 120) less, and the params of
@@ -223,6 +223,7 @@ def test_baselines_follow_gradients_at_the_floor_of_the_law(run, method):
                 assert 0.95 * floor < error < most * floor
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", of_those_run(methods.DUAL_AVERAGING))
 def test_dual_averaging_certifies_itself(run, method):
     row = of(run.panels["infinite sum"], method, True)
@@ -283,6 +284,7 @@ def test_noise_follows_the_laws():
     assert abs(noise["RMDA"][-1] * math.sqrt(1000) - 1) > 2 * tolerance
 
 
+@pytest.mark.long
 def test_figure_is_saved(run):
     assert run.figure.read_bytes().startswith(b"\x89PNG")
     for shown in (figure.SHOWN, figure.WITH_GRADIENT, figure.IN_DRIFT):
@@ -294,6 +296,7 @@ def cells_of(printed: str) -> list[list[str]]:
     return [[c.strip() for c in x.split("  ") if c.strip()] for x in lines]
 
 
+@pytest.mark.long
 def test_tables_print_what_the_lines_hold(run):
     cells = cells_of(run.printed)
     wanted = [(row, report.DRIFT) for row in run.panels["drift"]]
@@ -378,6 +381,7 @@ def test_kept_results_of_fewer_proxes():
     assert [distance(k, theirs)[0] for k in (2, 10)] == [2.10, 3.36]
 
 
+@pytest.mark.long
 def test_between_two_proxes_the_params_are_what_is_said():
     rows = every.compare(jnp.arange(1), 50)
     assert len(rows) == (2 * len(every.EVERY) - 1) * len(every.RATES)

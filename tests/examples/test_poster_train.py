@@ -75,6 +75,7 @@ def test_members_train_as_each_would_alone(loop, together):
         )
 
 
+@pytest.mark.long
 def test_members_differ_in_seed_and_strength(together):
     members, losses, measures = together
     assert len(set(losses.tolist())) == 2
@@ -83,6 +84,7 @@ def test_members_differ_in_seed_and_strength(together):
     assert set(measures) >= {"accuracy", "groups", "groups_by_size", "weights"}
 
 
+@pytest.mark.long
 def test_an_epoch_has_a_step_for_the_last_partial_batch(together):
     members, _, _ = together
     n_steps = -(-N_TRAIN // BATCH)
