@@ -33,11 +33,6 @@ RIGHT = (*methods.DUAL_AVERAGING, "normal map", "AProx, SGD", "LinBreg")
 # Half the steps of the kept results: three stages of 1,000 where the rate decays. The
 # rates that were chosen for 6,000 steps are too small for so few.
 N_SEEDS, N_STEPS, FASTER = 3, 3000, 3.0
-RUN = tuple(methods.METHODS)  # to compile all takes a minute or two: at night
-
-
-def of_those_run(names):
-    return [name for name in names if name in RUN]
 
 
 def runs_of(rows):
@@ -46,10 +41,13 @@ def runs_of(rows):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Run a shorter comparison; return what it printed, its figure and its lines."""
+    """Run a shorter comparison; return what it printed, its figure and its lines.
+
+    To compile all methods takes a minute or two: what asks for this runs at night.
+    """
     folder = tmp_path_factory.mktemp("identification")
     picture, lines = folder / "new" / "figure.png", folder / "lines.jsonl"
-    short = ["--seeds", str(N_SEEDS), "--steps", str(N_STEPS), "--methods", *RUN]
+    short = ["--seeds", str(N_SEEDS), "--steps", str(N_STEPS)]
     identification.console.width = 120
     faster = {
         method: setting._replace(learning_rate=FASTER * setting.learning_rate)
@@ -185,7 +183,7 @@ def of(rows, method, decays):
 
 @pytest.mark.long
 @pytest.mark.parametrize("panel", comparison.PANELS)
-@pytest.mark.parametrize("method", of_those_run(RIGHT))
+@pytest.mark.parametrize("method", RIGHT)
 def test_averages_find_the_structure_and_keep_it(run, method, panel):
     restarts = method in ("RMDA", "RAMDA")
     row = of(run.panels[panel], method, True)
@@ -199,7 +197,7 @@ def test_averages_find_the_structure_and_keep_it(run, method, panel):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", of_those_run(methods.BASELINES))
+@pytest.mark.parametrize("method", methods.BASELINES)
 def test_baselines_come_as_near_and_are_never_right(run, method):
     rows = run.panels["infinite sum"]
     nearest = max(of(rows, "RMDA", True)["distance"])
@@ -212,7 +210,7 @@ def test_baselines_come_as_near_and_are_never_right(run, method):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", of_those_run(methods.BASELINES))
+@pytest.mark.parametrize("method", methods.BASELINES)
 def test_baselines_follow_gradients_at_the_floor_of_the_law(run, method):
     # Mean norm against root mean square: up to 1 / (4 * 120) less, and the params of
     # a rate that decays hardly move; with a constant rate motion adds an error.
@@ -224,7 +222,7 @@ def test_baselines_follow_gradients_at_the_floor_of_the_law(run, method):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", of_those_run(methods.DUAL_AVERAGING))
+@pytest.mark.parametrize("method", methods.DUAL_AVERAGING)
 def test_dual_averaging_certifies_itself(run, method):
     row = of(run.panels["infinite sum"], method, True)
     for key, most in {
@@ -234,7 +232,7 @@ def test_dual_averaging_certifies_itself(run, method):
         "own_margin": 1,
     }.items():
         assert 0 < min(row[key]) <= max(row[key]) < most
-    rows, rivals = run.panels["infinite sum"], of_those_run(methods.BASELINES)
+    rows, rivals = run.panels["infinite sum"], methods.BASELINES
     rivals = [of(rows, rival, True) for rival in rivals]
     assert min(min(row["certificate"]) for row in rivals) > 0.25
 
@@ -302,7 +300,7 @@ def test_tables_print_what_the_lines_hold(run):
     wanted = [(row, report.DRIFT) for row in run.panels["drift"]]
     for panel in comparison.PANELS:
         rows = run.panels[panel]
-        assert runs_of(rows) == [run for run in comparison.RUNS if run.method in RUN]
+        assert runs_of(rows) == list(comparison.RUNS)
         wanted += [(row, report.STRUCTURE) for row in rows]
         followed = [r for r in rows if r["decays"] and r["gradient_error"][0]]
         wanted += [(row, report.GRADIENTS) for row in followed]
