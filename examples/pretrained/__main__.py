@@ -130,9 +130,9 @@ class Speed:
     """Of a model of the first layers alone, which is quick; by default all."""
     prompt: int = 128
     """How many tokens are read at once; the text has 298."""
-    new: int = 16
+    new: int = 8
     """How many tokens are made after them, one by one."""
-    repeats: int = 10
+    repeats: int = 5
     """How often each model is timed."""
     cpu_time: bool = False
     """Count the seconds of all threads, in place of a clock's: on shared machines."""
