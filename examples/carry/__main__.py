@@ -28,22 +28,19 @@ class Config:
     """Where the files are put."""
 
 
-def check_installed(needed: Sequence[str], extras: str) -> None:
+def check_installed(needed: Sequence[str], command: str) -> None:
     """Exit with the command that installs a package which is missing."""
     for name in needed:
         try:
             _ = importlib.import_module(name)
         except ImportError:
-            sys.exit(
-                f"Error: the package {name} is not installed. Run: "
-                f'pip install ".[{extras}]".'
-            )
+            sys.exit(f"Error: the package {name} is not installed. Run: {command}.")
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line."""
     config = tyro.cli(Config, args=args)
-    check_installed(NEEDED, "cpu,examples,export")
+    check_installed(NEEDED, 'pip install ".[cpu,examples,export]"')
     rows = []
     for name in config.models:
         rows += carried(CASES[name](), config.out / name, config.repeats)

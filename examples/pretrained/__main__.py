@@ -192,9 +192,10 @@ def main(args: Sequence[str] | None = None) -> None:
             "Error: `--no-per-layer` gives layers of different widths, for which a "
             "folder of Hugging Face has no place. Give `--no-carry`, too."
         )
-    check_installed(NEEDED, "cpu,examples,pretrained")
+    check_installed(NEEDED, 'pip install ".[cpu,examples,pretrained]"')
     if isinstance(command, Carry):
-        check_installed(EXPORT, "cpu,examples,pretrained,export")
+        install = 'pip install ".[cpu,examples,pretrained,export]"'
+        check_installed(EXPORT, install)
     from examples.pretrained.weights import MissingWeightsError
 
     try:

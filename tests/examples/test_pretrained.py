@@ -372,7 +372,7 @@ def test_what_is_missing_is_named(monkeypatch):
 
 
 def test_what_was_not_made_smaller_cannot_be_carried(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "check_installed", lambda names, extras: None)
+    monkeypatch.setattr(command, "check_installed", lambda names, install: None)
     monkeypatch.setitem(command.sys.modules, "examples.pretrained.weights", weights())
     with pytest.raises(SystemExit, match=r"not exist\. .* shrink --out .*folder\.$"):
         command.main(["carry", "--out", str(tmp_path / "folder")])
