@@ -48,7 +48,7 @@ class LeNet(nnx.Module):
         """Return the logits of images (n, size, size, 1)."""
         x = nnx.relu(_max_pool(self.conv1(x)))
         x = nnx.relu(_max_pool(self.conv2(x)))
-        x = nnx.relu(self.dense1(x.reshape(len(x), -1)))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         return self.dense2(x)
 
 

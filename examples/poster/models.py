@@ -83,7 +83,7 @@ class Logistic(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.head(x.reshape(len(x), -1))
+        return self.head(x.reshape(x.shape[0], -1))
 
 
 class MLP(nnx.Module):
@@ -97,7 +97,7 @@ class MLP(nnx.Module):
             setattr(self, f"dense{i}", dense(n_in, n_out, **options))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for i in range(len(self.sizes) - 1):
             x = nnx.relu(getattr(self, f"dense{i}")(x))
         return getattr(self, f"dense{len(self.sizes) - 1}")(x)
@@ -115,7 +115,7 @@ class LeNet5(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(max_pool(self.conv1(x)))
         x = nnx.relu(max_pool(self.conv2(x)))
-        x = nnx.relu(self.dense1(x.reshape(len(x), -1)))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         return self.dense2(x)
 
 
@@ -132,7 +132,7 @@ class SmallLeNet5(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(max_pool(self.conv1(x)))
         x = nnx.relu(max_pool(self.conv2(x)))
-        x = nnx.relu(self.dense1(x.reshape(len(x), -1)))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         return self.dense3(nnx.relu(self.dense2(x)))
 
 
@@ -183,7 +183,7 @@ class VGG19(nnx.Module):
                 x = nnx.relu(getattr(self, f"layer{i}")(x))
                 i += 1
             x = max_pool(x)
-        return self.head(x.reshape(len(x), -1))
+        return self.head(x.reshape(x.shape[0], -1))
 
 
 class Bottleneck(nnx.Module):

@@ -1,17 +1,19 @@
-"""A pretrained language model: checked, its units, made smaller."""
+"""A pretrained language model: checked, its units, made smaller, carried elsewhere."""
 
 import dataclasses
-import importlib
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
 import rmda_jax as rj
+from examples.carry.__main__ import NEEDED as EXPORT, check_installed
 from examples.pretrained import model, shrinking
 
 NEEDED = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
@@ -67,15 +69,7 @@ class Shrink:
     """Where the small model is written, and what was measured."""
 
     def __call__(self) -> None:
-        import gguf
-
-        from examples.pretrained import tokens, weights
-
-        path = weights.packaged()
-        config, params = weights.first_layers(*weights.load(path), self.layers)
-        tokenizer = tokens.read_tokenizer(gguf.GGUFReader(path))
-        text = tokenizer.encode(shrinking.TEXT.read_text("utf-8")).ids
-        ids = np.asarray(text, np.int32)
+        config, params, tokenizer, ids = pretrained(self.layers)
         fn, _ = model.function(config)
         params, found = shrinking.shrunk(
             fn,
@@ -101,10 +95,89 @@ class Shrink:
         _ = (self.out / "results.json").write_text(json.dumps(found) + "\n")
 
 
-COMMANDS = {"check": Check, "rules": Rules, "shrink": Shrink}
+@dataclasses.dataclass(frozen=True)
+class Carry:
+    """Write the model of ``shrink`` as StableHLO and ONNX, and run what was written."""
+
+    out: Path = Path("out/pretrained")
+    """Where ``shrink`` wrote it; what is written lies there, too."""
+    tokens: int = 32
+    """How many tokens are read at once."""
+    repeats: int = 10
+    """How often each runtime is timed."""
+
+    def __call__(self) -> None:
+        from examples.carry.table import HEAD
+        from examples.pretrained import elsewhere
+
+        for path in (self.out / elsewhere.PARAMS, self.out / elsewhere.FOLDER):
+            if not path.exists():
+                sys.exit(
+                    f"Error: {path} does not exist. First make the model smaller: "
+                    f"python -m examples.pretrained shrink --out {self.out}."
+                )
+        found = elsewhere.rows(self.out, self.tokens, self.repeats)
+        print("\n".join([HEAD, *map(str, found)]))
 
 
-def parse(args: Sequence[str] | None = None) -> Check | Rules | Shrink:
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """Compare tokens a second before and after, for a prompt and one by one."""
+
+    keep: tuple[float, ...] = (0.7, 0.5)
+    """The shares of the units that smaller models keep, in every layer."""
+    layers: int | None = None
+    """Of a model of the first layers alone, which is quick; by default all."""
+    prompt: int = 128
+    """How many tokens are read at once; the text has 298."""
+    new: int = 8
+    """How many tokens are made after them, one by one."""
+    repeats: int = 5
+    """How often each model is timed."""
+    cpu_time: bool = False
+    """Count the seconds of all threads, in place of a clock's: on shared machines."""
+
+    def __call__(self) -> None:
+        from examples.pretrained import speed
+
+        config, params, _, ids = pretrained(self.layers)
+        clock = time.process_time if self.cpu_time else time.perf_counter
+        found = speed.measured(
+            config,
+            params,
+            jnp.asarray(ids),
+            self.keep,
+            n_prompt=self.prompt,
+            n_new=self.new,
+            timer=rj.shrink.by_turns(self.repeats, clock),
+        )
+        print("\n".join([speed.HEAD, *(each.row(found[0]) for each in found)]))
+
+
+def pretrained(layers: int | None) -> tuple[model.Config, Any, Any, np.ndarray]:
+    """Return sizes, weights and tokenizer of the package, and the text in tokens."""
+    import gguf
+
+    from examples.pretrained import tokens, weights
+
+    path = weights.packaged()
+    config, params = weights.first_layers(*weights.load(path), layers)
+    tokenizer = tokens.read_tokenizer(gguf.GGUFReader(path))
+    ids = tokenizer.encode(shrinking.TEXT.read_text("utf-8")).ids
+    return config, params, tokenizer, np.asarray(ids, np.int32)
+
+
+Command = Check | Rules | Shrink | Carry | Speed
+COMMANDS = {
+    "check": Check,
+    "rules": Rules,
+    "shrink": Shrink,
+    "carry": Carry,
+    "speed": Speed,
+}
+
+
+def parse(args: Sequence[str] | None = None) -> Command:
     """Return the command that the arguments name."""
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS, args=args, prog="python -m examples.pretrained", description=__doc__
@@ -119,14 +192,10 @@ def main(args: Sequence[str] | None = None) -> None:
             "Error: `--no-per-layer` gives layers of different widths, for which a "
             "folder of Hugging Face has no place. Give `--no-carry`, too."
         )
-    for name in NEEDED:
-        try:
-            _ = importlib.import_module(name)
-        except ImportError:
-            sys.exit(
-                f"Error: the package {name} is not installed. Run: "
-                'pip install ".[cpu,examples,pretrained]".'
-            )
+    check_installed(NEEDED, 'pip install ".[cpu,examples,pretrained]"')
+    if isinstance(command, Carry):
+        install = 'pip install ".[cpu,examples,pretrained,export]"'
+        check_installed(EXPORT, install)
     from examples.pretrained.weights import MissingWeightsError
 
     try:

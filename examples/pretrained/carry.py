@@ -5,6 +5,7 @@ is an ordinary Llama, which needs neither this library nor JAX.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,15 +98,42 @@ def write_folder(
     )
 
 
-def difference(folder: Path, fn: Fn, params: Any, tokens: np.ndarray) -> list[float]:
-    """Return how far logits there are from ours at most, and the largest of ours."""
+def read_config(folder: Path) -> Config:
+    """Return the sizes of a folder, which has a Llama as `write_folder` wrote it."""
+    found = json.loads((folder / "config.json").read_text())
+    groups = found["num_key_value_heads"]
+    return Config(
+        vocabulary=found["vocab_size"],
+        width=found["hidden_size"],
+        layers=found["num_hidden_layers"],
+        groups=groups,
+        queries=found["num_attention_heads"] // groups,
+        size=found["head_dim"],
+        hidden=found["intermediate_size"],
+        rope_base=found["rope_theta"],
+        epsilon=found["rms_norm_eps"],
+        context=found["max_position_embeddings"],
+    )
+
+
+def in_pytorch(folder: Path) -> Callable[[Any], np.ndarray]:
+    """Return the folder's model in transformers, from token ids to logits."""
     import torch
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM.from_pretrained(
         folder, local_files_only=True, dtype=torch.float32
     ).eval()
-    with torch.no_grad():
-        theirs = model(torch.tensor(tokens[None].astype(np.int64))).logits.numpy()
+
+    def logits(tokens: Any) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.from_numpy(np.asarray(tokens, np.int64))).logits.numpy()
+
+    return logits
+
+
+def difference(folder: Path, fn: Fn, params: Any, tokens: np.ndarray) -> list[float]:
+    """Return how far logits there are from ours at most, and the largest of ours."""
+    theirs = in_pytorch(folder)(tokens[None])
     ours = np.asarray(jax.jit(fn)(params, jnp.asarray(tokens[None])))
     return [float(np.abs(ours - theirs).max()), float(np.abs(ours).max())]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 initial = nnx.initializers.normal(0.02)
+Cache = tuple[jax.Array, jax.Array]  # keys and values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +46,62 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        q, k, v = self.projected(x)
+        q, k = rotated(q, self.rope_base), rotated(k, self.rope_base)
+        past = jnp.tril(jnp.ones((q.shape[-2], k.shape[-2]), bool))
+        return self.attended(q, k, v, past)
+
+    def step(
+        self, x: jax.Array, cache: Cache, start: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """Attend from tokens that begin at ``start`` to these and to those before.
+
+        Args:
+          x: Shape (batch, time, width).
+          cache: Keys and values of (batch, groups, context, size), with those of the
+            tokens before ``start`` in their places.
+          start: How many tokens there are before; int32.
+
+        Returns:
+          What ``__call__`` returns for these tokens, and the cache with their keys and
+          values, too.
+        """
+        q, k, v = self.projected(x)
+        q, k = (rotated(heads, self.rope_base, start) for heads in (q, k))
+        put = jax.lax.dynamic_update_slice_in_dim
+        keys, values = (
+            put(old, new, start, axis=-2)
+            for old, new in zip(cache, (k, v), strict=True)
+        )
+        times = start + jnp.arange(x.shape[1])
+        past = jnp.arange(keys.shape[-2]) <= times[:, None]
+        return self.attended(q, keys, values, past), (keys, values)
+
+    def projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return queries (batch, groups, queries, time, size), keys and values."""
         q = jnp.einsum("btd,dgqe->bgqte", x, self.query[...])
         k = jnp.einsum("btd,dge->bgte", x, self.key[...])
         v = jnp.einsum("btd,dge->bgte", x, self.value[...])
-        q, k = rotated(q, self.rope_base), rotated(k, self.rope_base)
+        return q, k, v
+
+    def attended(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, past: jax.Array
+    ) -> jax.Array:
+        """Return what queries read; ``past`` says which keys each of them may see."""
         scores = self.scale * jnp.einsum("bgqte,bgse->bgqts", q, k)
-        past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
         weights = jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
         return jnp.einsum("bgqts,bgse,gqed->btd", weights, v, self.out[...])
 
 
-def rotated(x: jax.Array, base: float) -> jax.Array:
+def rotated(x: jax.Array, base: float, start: jax.Array | int = 0) -> jax.Array:
     """Turn the dimensions i and i + size/2 of (..., time, size) together.
 
-    The angle is time * base^(-2i/size).
+    The angle is (start + time) * base^(-2i/size).
     """
     half = x.shape[-1] // 2
     rates = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = jnp.arange(x.shape[-2], dtype=jnp.float32)[:, None] * rates
+    times = start + jnp.arange(x.shape[-2], dtype=jnp.float32)
+    angles = times[:, None] * rates
     a, b = jnp.split(x, 2, axis=-1)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
@@ -94,6 +133,14 @@ class Block(nnx.Module):
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
+    def step(
+        self, x: jax.Array, cache: Cache, start: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """Return what ``__call__`` does for further tokens; see `Attention.step`."""
+        attended, cache = self.attention.step(self.norm1(x), cache, start)
+        x = x + attended
+        return x + self.mlp(self.norm2(x)), cache
+
 
 class Llama(nnx.Module):
     """From token ids (batch, time) to logits (batch, time, vocabulary).
@@ -115,17 +162,54 @@ class Llama(nnx.Module):
             x = getattr(self, f"block{i}")(x)
         return self.norm(x) @ self.embedding[...].T
 
+    def step(
+        self, tokens: jax.Array, caches: list[Cache], start: jax.Array
+    ) -> tuple[jax.Array, list[Cache]]:
+        """Return the logits of the last of further tokens, and the caches with them.
+
+        Args:
+          tokens: Ids of shape (batch, time).
+          caches: One of every layer, as `empty_caches` makes them; see
+            `Attention.step`.
+          start: How many tokens there are before; int32.
+        """
+        x, after = self.embedding[...][tokens], []
+        for i in range(self.layers):
+            x, cache = getattr(self, f"block{i}").step(x, caches[i], start)
+            after.append(cache)
+        return self.norm(x[:, -1]) @ self.embedding[...].T, after
+
 
 Fn = Callable[[Any, jax.Array], jax.Array]
 
 
 def function(config: Config) -> tuple[Fn, Any]:
     """Return the model as a function of a dictionary, and that dictionary as shapes."""
+    filled, shapes = _filled(config)
+    return lambda params, tokens: filled(params)(tokens), shapes
+
+
+def stepper(config: Config) -> Callable[..., tuple[jax.Array, list[Cache]]]:
+    """Return `Llama.step` as a function of a dictionary and what it takes."""
+    filled, _ = _filled(config)
+    return lambda params, *inputs: filled(params).step(*inputs)
+
+
+def empty_caches(params: dict[str, Any], batch: int, context: int) -> list[Cache]:
+    """Return caches with room for the keys and values of so many tokens."""
+    caches = []
+    for i in range(len(params) - 2):
+        _, groups, size = params[f"block{i}"]["attention"]["key"].shape
+        shape = (batch, groups, context, size)
+        caches.append((jnp.zeros(shape), jnp.zeros(shape)))
+    return caches
+
+
+def _filled(config: Config) -> tuple[Callable[[Any], Llama], Any]:
+    """Return what puts params into the model, and the params as shapes."""
     model = nnx.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
     graph, state, rest = nnx.split(model, nnx.Param, ...)
-
-    def fn(params: Any, tokens: jax.Array) -> jax.Array:
-        filled = nnx.merge(graph, nnx.State(params), rest)
-        return filled(tokens)
-
-    return fn, nnx.to_pure_dict(state)
+    return (
+        lambda params: nnx.merge(graph, nnx.State(params), rest),
+        nnx.to_pure_dict(state),
+    )

@@ -73,6 +73,15 @@ def perplexity(fn: Fn, params: Any, tokens: jax.Array) -> float:
     return float(jnp.exp(loss(params, tokens)))
 
 
+def made_smaller(
+    fn: Fn, params: Any, keep: float, *, per_layer: bool = True, where: str = "*"
+) -> tuple[Any, Any]:
+    """Return the params with zeros for the units of least norm, and without them."""
+    rules = unit_rules(fn, jax.tree.map(as_shape, params), where)
+    zeros = zeroed(params, rules, budget(keep, per_layer=per_layer))
+    return zeros, rj.shrink.apply(rj.shrink.plan(fn, zeros, SOME), zeros)
+
+
 def shrunk(
     fn: Fn,
     params: Any,
@@ -89,10 +98,7 @@ def shrunk(
       after, and how far apart the outputs of the zeroed and of the small params are.
     """
     start = time.perf_counter()
-    rules = unit_rules(fn, jax.tree.map(as_shape, params), where)
-    zeros = zeroed(params, rules, budget(keep, per_layer=per_layer))
-    plan = rj.shrink.plan(fn, zeros, SOME)
-    small = rj.shrink.apply(plan, zeros)
+    zeros, small = made_smaller(fn, params, keep, per_layer=per_layer, where=where)
     some = tokens[None, :32]
     difference = rj.shrink.verify(fn, zeros, small, some)
     with float64():

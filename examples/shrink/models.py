@@ -116,7 +116,7 @@ class VisionTransformer(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.patches(x)
-        x = x.reshape(len(x), -1, x.shape[-1]) + self.positions[...]
+        x = x.reshape(x.shape[0], -1, x.shape[-1]) + self.positions[...]
         x = self.block1(self.block0(x))
         return self.head(self.norm(x).mean(axis=1))
 

@@ -249,7 +249,8 @@ def program(
 
     Custom derivatives are kept. For inputs of other shapes ``fn`` is traced anew, and
     that nothing needs what is removed is proved anew: a call that cannot be right
-    raises.
+    raises. Sizes must be numbers: for the symbolic batch of `jax.export` map over it,
+    ``jax.vmap(lambda x: small_fn(params, x[None])[0])``.
 
     Args:
       plan: What `plan` returned; with ``for_program=True`` more units may go.
@@ -341,7 +342,11 @@ def _spec(x: Any) -> jax.ShapeDtypeStruct:
     shape, dtype = shape_dtype_of(x)
     weak = getattr(getattr(x, "aval", x), "weak_type", False)
     if not all(isinstance(n, int) for n in shape):
-        raise ValueError(f"inputs must have shapes of numbers, got {shape}.")
+        raise ValueError(
+            f"inputs must have shapes of numbers, got {shape}. For a symbolic batch, "
+            "of which no example reads another, map over it: "
+            "jax.vmap(lambda x: small_fn(params, x[None])[0])."
+        )
     return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak)
 
 

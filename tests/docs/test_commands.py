@@ -42,6 +42,7 @@ BY_CI = "by .ci/run, on every change"
 AT_NIGHT = "by nightly.yml"
 HERE = "on small data: test_commands_of_the_poster_run"
 APART = "by hand: with PyTorch, half a gigabyte of weights and minutes of two cores"
+WITH_ONNX = "by hand: with the extra export, which the README's reader does not install"
 ITSELF = "what runs all of this"
 HOW = {
     'pip install ".[cpu]"': AS_IT_IS,
@@ -76,6 +77,11 @@ HOW = {
     "python -m examples.pretrained check": APART,
     "python -m examples.pretrained rules": APART,
     "python -m examples.pretrained shrink --keep 0.7": APART,
+    "python -m examples.pretrained speed": APART,
+    'pip install ".[cpu,examples,pretrained,export]"': APART,
+    "python -m examples.pretrained carry": APART,
+    'pip install ".[cpu,examples,export]"': AS_IT_IS,
+    "python -m examples.carry": WITH_ONNX,
     "python -m examples.shrink": "--steps 0.01 --repeats 1",
     "python -m examples.zoo": "--models nnx_mlp",
     "python -m benchmarks.step": "--rounds 1 --patience 0 --network lenet5",
@@ -89,7 +95,7 @@ HOW = {
 LONG = {
     k: more
     for k, more in HOW.items()
-    if more not in (BY_CI, AT_NIGHT, HERE, APART, ITSELF)
+    if more not in (BY_CI, AT_NIGHT, HERE, APART, WITH_ONNX, ITSELF)
 }
 INSTALLS = [command for command in LONG if command.startswith("pip install ")]
 

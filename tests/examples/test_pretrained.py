@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from examples.pretrained import __main__ as command, carry, model, shrinking
+from examples.pretrained import __main__ as command, carry, model, shrinking, speed
+from rmda_jax import shrink
 
 CONFIG = model.Config(
     vocabulary=32,
@@ -162,6 +163,59 @@ def test_perplexity_is_that_of_the_likelihoods():
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_steps_with_a_cache_are_the_whole_sequence():
+    params = cut(random_params(), 1, 2, 7)  # layers of different widths
+    tokens = jnp.concatenate([TOKENS, TOKENS[:, ::-1]])
+    fn, _ = model.function(CONFIG)
+    expected = jax.jit(fn)(params, tokens)
+    step = jax.jit(model.stepper(CONFIG))
+    caches = model.empty_caches(params, batch=2, context=9)
+    assert caches[1][0].shape == (2, 2, 9, 4)
+    logits, caches = step(params, tokens[:, :5], caches, 0)
+    for i in range(5, 8):
+        assert_close(logits, expected[:, i - 1])
+        logits, caches = step(params, tokens[:, i : i + 1], caches, i)
+    assert_close(logits, expected[:, 7])
+
+
+def assert_close(actual, expected):
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=3e-6 * np.abs(expected).max()
+    )
+
+
+def test_decoding_makes_the_most_likely_tokens():
+    params, prompt = random_params(), jnp.asarray(TOKENS)
+    _, decode = speed.calls(CONFIG, params, prompt, 3)
+    made = decode()
+    tokens = jnp.concatenate([prompt, made], axis=1)
+    logits = jax.jit(model.function(CONFIG)[0])(params, tokens)
+    assert made.tolist() == logits[:, -4:-1].argmax(-1).tolist()
+
+
+def test_speeds_are_compared_round_by_round():
+    of = lambda title, seconds: speed.Speed(
+        title, 1000, 4000, np.array(seconds), np.array(seconds) / 2, None
+    )
+    dense, small = of("dense", [1.0, 2.0, 4.0]), of("small", [0.5, 0.5, 4.0])
+    assert dense.row(dense) == "| dense | 1,000 | 4,000 | 0.5 | 1 | - |"
+    assert "| 2 (2.00 x) | 4 (2.00 x) |" in small.row(dense)
+    assert speed.HEAD.count("|") - 7 == small.row(dense).count("|")
+
+
+@pytest.mark.long
+def test_speeds_of_the_small_models_are_measured():
+    arguments = {"n_prompt": 5, "n_new": 2, "timer": shrink.by_turns(1)}
+    text = jnp.asarray(TOKENS[0])
+    dense, small = speed.measured(CONFIG, random_params(), text, [0.7], **arguments)
+    assert small.title == "70% of the units"
+    assert dense.parameters > small.parameters
+    assert dense.bytes - small.bytes >= 4 * (dense.parameters - small.parameters) - 100
+    assert small.difference.max_abs <= 1e-5 * small.difference.scale
+    with pytest.raises(ValueError, match="from 1 to the 8 tokens of the text, got 9"):
+        _ = speed.measured(CONFIG, {}, text, [], **arguments | {"n_prompt": 9})
+
+
 def cut(params, layer, groups, hidden):
     """Return params with the first groups of heads and gated units of a layer."""
     params = jax.tree.map(lambda x: x, params)
@@ -181,6 +235,8 @@ def test_a_folder_has_a_row_for_each_output(tmp_path):
     sizes = ("num_key_value_heads", "num_attention_heads", "head_dim")
     assert [config[name] for name in sizes] == [2, 4, 4]
     assert [config[name] for name in ("intermediate_size", "hidden_size")] == [7, 16]
+    smaller = dataclasses.replace(CONFIG, groups=2, hidden=7)
+    assert carry.read_config(tmp_path) == smaller
     arrays = load_file(tmp_path / "model.safetensors")
     attention = params["block1"]["attention"]
     row = arrays["model.layers.1.self_attn.q_proj.weight"][(1 * 2 + 1) * 4 + 3]
@@ -313,3 +369,15 @@ def test_what_is_missing_is_named(monkeypatch):
         command.main(["check"])
     with pytest.raises(SystemExit, match=r"different widths.* Give `--no-carry`, too"):
         command.main(["shrink", "--no-per-layer"])
+
+
+def test_what_was_not_made_smaller_cannot_be_carried(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "check_installed", lambda names, install: None)
+    monkeypatch.setitem(command.sys.modules, "examples.pretrained.weights", weights())
+    with pytest.raises(SystemExit, match=r"not exist\. .* shrink --out .*folder\.$"):
+        command.main(["carry", "--out", str(tmp_path / "folder")])
+
+
+def weights():
+    """Return what stands for the module of that name, which imports gguf."""
+    return types.SimpleNamespace(MissingWeightsError=FileNotFoundError)

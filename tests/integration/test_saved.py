@@ -9,12 +9,13 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
 from rmda_jax import shrink
 from rmda_jax.specs._names import leaf_names
-from tests._daily import first_of_each
+from tests._daily import first_of_each, these
 
 pytestmark = pytest.mark.costly
 
@@ -161,6 +162,20 @@ def test_what_is_saved_runs_in_a_model_built_anew(framework, tmp_path):
     small_fn, like = build(sizes)
     loaded = load(tmp_path / "small", like)
     np.testing.assert_allclose(small_fn(loaded, X), fn(params, X), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("framework", these(["nnx"], ["plain", "nnx", "equinox"]))
+def test_orbax_restores_into_a_small_model(framework, tmp_path):
+    build, axis, _ = FRAMEWORKS[framework]
+    fn, params = build([WIDTH] * (N_LAYERS + 1))
+    params = pruned(params, axis)
+    plan = shrink.plan(fn, params, X)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "small", shrink.apply(plan, params))
+    small_fn, like = build(sizes_of(plan.widths, axis))
+    with ocp.StandardCheckpointer() as checkpointer:
+        restored = checkpointer.restore(tmp_path / "small", like)
+    np.testing.assert_allclose(small_fn(restored, X), fn(params, X), rtol=0, atol=1e-5)
 
 
 def test_an_equinox_module_is_filled_as_a_whole(tmp_path):

@@ -460,6 +460,24 @@ def test_the_program_is_kept_in_a_file_without_the_params(tmp_path):
     assert sizes == [30, 5, 15, 30]
 
 
+def test_a_symbolic_batch_is_mapped_over():
+    fn, params = between(lambda h, p: jnp.tanh(h)), two_layers()
+    plan = shrink.plan(fn, params, X, for_program=True)
+    small, small_fn = shrink.apply(plan, params), shrink.program(plan, fn, params, X)
+    any_size = jax.ShapeDtypeStruct(export.symbolic_shape("b, 6"), X.dtype)
+    with pytest.raises(
+        ValueError, match=r"shapes of numbers, got \(b, 6\)\. .*jax\.vmap"
+    ):
+        _ = export.export(jax.jit(small_fn))(small, any_size)
+
+    def mapped(params, x):
+        return jax.vmap(lambda x: small_fn(params, x[None])[0])(x)
+
+    exported = export.export(jax.jit(mapped))(small, any_size)
+    for x in (X, X[:2]):
+        assert_close(exported.call(small, x), fn(params, x))
+
+
 def test_the_full_params_are_not_kept():
     fn, params = between(lambda h, p: jnp.tanh(h)), two_layers()
     plan = shrink.plan(fn, params, X, for_program=True)
