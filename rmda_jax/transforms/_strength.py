@@ -13,6 +13,7 @@ from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
 from rmda_jax.transforms._multiples_of_units import strengths_in_multiples
 from rmda_jax.transforms._order_statistic import strengths_within
+from rmda_jax.transforms._within_costs import strengths_within_costs
 
 CriticalStrengths: TypeAlias = Callable[[Sequence[LeafRule]], list[jax.Array]]
 """From rules to the critical strengths of their units."""
@@ -82,8 +83,11 @@ def strength_now(
     if not acting:
         return each
     levels = critical_strengths(acting)
-    in_units = strength.multiple_of > 1
-    strengths = strengths_in_multiples if in_units else strengths_within
+    if strength.multiple_of > 1:
+        strengths = strengths_in_multiples
+    else:
+        with_costs = strength.costs is not None
+        strengths = strengths_within_costs if with_costs else strengths_within
     found = strengths(strength, count, acting, levels, shapes)
     for rule, its_strength in zip(acting, found, strict=True):
         for i in rule.leaves:
