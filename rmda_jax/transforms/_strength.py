@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmda_jax._types import Params
 from rmda_jax.schedules._budget import Budget
@@ -39,12 +40,14 @@ def initial_strength(
     Raises:
       NotImplementedError: a regularizer has no critical strengths, so that it cannot
         keep a budget.
-      ValueError: the costs of the budget are those of other rules.
+      ValueError: the costs of the budget are those of other rules, or its floors keep
+        every unit.
     """
     rules, real = resolve(regularizer, params), jnp.result_type(float)
     if not isinstance(strength, Budget):
         return jnp.zeros((), real)
     leaves, treedef = jax.tree.flatten(params)
+    _check_floors(strength, active(rules), leaves)
 
     def first(*leaves: jax.Array) -> Any:
         def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
@@ -58,6 +61,23 @@ def initial_strength(
 
     _ = jax.eval_shape(first, *leaves)
     return treedef.unflatten([jnp.zeros((), real) for _ in leaves])
+
+
+def _check_floors(
+    budget: Budget, rules: Sequence[LeafRule], leaves: Sequence[jax.Array]
+) -> None:
+    """Raise if every set of units is no larger than what every rule keeps."""
+    shapes, largest = [x.shape for x in leaves], 0
+    for rule in rules:
+        support = jax.eval_shape(rule.regularizer.support, rule.take(leaves))
+        sets = np.broadcast_to(rule.unit_sets(shapes), support.shape)
+        largest = max(largest, *np.unique(sets, return_counts=True)[1])
+    if 0 < largest <= budget.at_least:
+        raise ValueError(
+            f"`at_least` of the budget is {budget.at_least}, and no rule has more "
+            "units than that, so that none could go. For groups of branches pass "
+            "at_least=0."
+        )
 
 
 def strength_now(

@@ -32,7 +32,7 @@ from rmda_jax.transforms._order_statistic import (
     next_below,
 )
 
-N_ROUNDS = 4  # each is a bisection over one number per unit
+N_ROUNDS = 3  # each is a bisection over one number per unit
 
 
 def strengths_within_costs(
@@ -96,25 +96,22 @@ def _strength_of_round(
       target: The share that may be left.
     """
     now, finer = rules
-    of_now = _together(state, now)
-    share = lambda levels, s: costs.share(
-        kind, costs.alive_above(costs.unit_levels(levels), s)
-    )
     units = costs.unit_levels(state)
-    spent = lambda s: costs.share(kind, costs.alive_above(units, s[0]))[None]
-    (low,) = least_within(spent, target[None])
+    share = lambda units, s: costs.share(kind, costs.alive_above(units, s))
+    (low,) = least_within(lambda s: share(units, s[0])[None], target[None])
+    of_now = _together(state, now)
     low = jnp.minimum(low, largest(of_now))
     below = next_below(of_now, low)
 
     def beyond(strength: jax.Array, of_finer: float) -> jax.Array:
         """Return the share at a strength, where the finer rules have another one."""
+        of_rule = {i: of_finer if i in finer else strength for i in now}
         settled = [
-            _settled(x, of_finer if i in finer else strength) if i in now else x
-            for i, x in enumerate(state)
+            _settled(x, of_rule[i]) if i in of_rule else x for i, x in enumerate(state)
         ]
-        return share(settled, 0)
+        return share(costs.unit_levels(settled), 0)
 
-    missing, too_much = target - share(state, low), share(state, below) - target
+    missing, too_much = target - share(units, low), share(units, below) - target
     can_fill = beyond(low, 0) >= target
     can_give = beyond(below, math.inf) <= target
     nearer = too_much < jnp.abs(missing)
@@ -122,23 +119,23 @@ def _strength_of_round(
 
 
 def _rounds(costs: Any, kind: str, levels: Sequence[jax.Array]) -> list[list[int]]:
-    """Return the rules of each round, by what their first unit costs.
+    """Return the rules of each round, by what one of their units costs.
 
-    A rule that removes nothing takes part in the first one alone.
+    A rule that removes nothing without others takes part in the first one alone.
     """
     with jax.ensure_compile_time_eval():
         whole = [np.ones(x.shape, bool) for x in levels]
-        left = []
+        price = []
         for i, alive in enumerate(whole):
-            without = alive.copy()
-            without.ravel()[:1] = False
-            supports = [*whole[:i], without, *whole[i + 1 :]]
-            left.append(float(costs.share(kind, costs.alive(supports))))
-    finest = sorted((i for i, x in enumerate(left) if x < 1), key=lambda i: -left[i])
+            without = [*whole[:i], np.zeros_like(alive), *whole[i + 1 :]]
+            left = float(costs.share(kind, costs.alive(without)))
+            # Layers of one shape cost the same but for rounding: the first comes first.
+            price.append(float(f"{(1 - left) / alive.size:.3g}"))
+    finest = sorted((i for i, x in enumerate(price) if x > 0), key=lambda i: price[i])
     powers = np.arange(N_ROUNDS - 2, -1, -1) / (N_ROUNDS - 1)
-    sizes = sorted({math.ceil(len(finest) ** p) for p in powers}, reverse=True)
-    rounds = [list(range(len(levels))), *(finest[:n] for n in sizes)]
-    return [x for i, x in enumerate(rounds) if len(x) < len(rounds[i - 1]) or i == 0]
+    sizes = {math.ceil(len(finest) ** power) for power in powers}
+    rounds = [finest[:n] for n in sorted(sizes, reverse=True) if n < len(levels)]
+    return [list(range(len(levels))), *filter(None, rounds)]
 
 
 def _settled(levels: jax.Array, strength: Any) -> jax.Array:
