@@ -68,21 +68,21 @@ def small_of(fn, params, *, for_program=True):
 
 
 @pytest.mark.parametrize(
-    ("fn", "for_program", "left"),
+    ("fn", "for_program", "numbers"),
     [
         (residual, True, (8, 3, 0)),
         (scanned, True, (8, 3, 0)),
-        (scanned, False, (8, 3, 1)),  # of all layers one stays
+        (scanned, False, (8, 3, 1)),  # of all layers one would stay
     ],
 )
-def test_weights_and_flops_of_dead_branches_and_layers(fn, for_program, left):
+def test_weights_and_flops_of_dead_branches_and_layers(fn, for_program, numbers):
     params, _, costs = made(fn, for_program=for_program)
     # Of products 2 FLOPs a term; of each hidden unit a sum and a maximum; then sums.
     n_sums = 1 if fn is residual else 2
     ends = 2 * BATCH * (3 * WIDTH + WIDTH * 2)
     hidden = BATCH * HIDDEN * (2 * 2 * WIDTH + 2)
     sums = BATCH * WIDTH * n_sums
-    for alive, stay in zip((8, 3, 0), left, strict=True):
+    for alive in numbers:
         counts = costs.alive([np.arange(LAYERS) < alive])
         blocks = params["blocks"]
         if fn is scanned:
@@ -97,8 +97,8 @@ def test_weights_and_flops_of_dead_branches_and_layers(fn, for_program, left):
             }
         small = small_of(fn, pruned, for_program=for_program)
         assert costs.weights(counts) == n_weights(small)
-        n_run = LAYERS if fn is residual else stay  # what is added to the stream is
-        assert costs.flops(counts) == ends + stay * hidden + n_run * sums
+        n_run = LAYERS if fn is residual else alive  # a zero is added to the stream
+        assert costs.flops(counts) == ends + alive * hidden + n_run * sums
 
 
 @pytest.mark.parametrize("fn", [residual, scanned])
