@@ -83,7 +83,9 @@ def test_weights_and_flops_of_dead_branches_and_layers(fn, for_program, numbers)
     hidden = BATCH * HIDDEN * (2 * 2 * WIDTH + 2)
     sums = BATCH * WIDTH * n_sums
     for alive in numbers:
-        counts = costs.alive([np.arange(LAYERS) < alive])
+        stays = np.arange(LAYERS) < alive
+        supports = np.split(stays, LAYERS) if fn is residual else [stays]
+        counts = costs.alive(supports)
         blocks = params["blocks"]
         if fn is scanned:
             pruned = params | {"blocks": dict(blocks)}
@@ -114,7 +116,7 @@ def test_a_budget_of_weights_counts_branches_and_layers(fn):
 
 def test_branches_need_a_program():
     params, rules, _ = made(residual)
-    with pytest.raises(ValueError, match=r"whole branches .* pass for_program=True"):
+    with pytest.raises(ValueError, match=r"whole branches, .* pass for_program=True"):
         _ = shrink.costs(residual, params, X, regularizer=rules)
 
 
