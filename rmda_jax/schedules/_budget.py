@@ -105,7 +105,10 @@ def budget(
         `shrink.latency` fitted; needs what it returned as ``costs``.
       costs: What `shrink.costs` or `shrink.latency` returned for the model and these
         rules. Costs do not add up over units, so they are computed for the units that
-        are alive.
+        are alive. With one strength for all rules the size could miss the budget by
+        half of the largest unit. So the rules whose units cost least have strengths of
+        their own, in up to two further bisections, and the size is within half of the
+        smallest unit, unless these rules have no units left to give or to take back.
       start_step: Count of updates at which the first unit may go. By default a fifth of
         ``ramp_steps``, which then ends when it would from 0: see the note.
       ramp_steps: How many updates after ``start_step`` the end is reached, along
@@ -114,8 +117,8 @@ def budget(
       per_rule: Whether each rule keeps that share of its own, in place of all together;
         for groups, and for weights without costs.
       at_least: Units that every rule keeps, whatever they cost, so that no layer dies.
-        A tie keeps so many of every set of groups that lie in the same leaves.
-
+        A tie keeps so many of every set of groups that lie in the same leaves. A rule
+        whose only group is a whole branch of the model keeps that: pass 0 for those.
       multiple_of: What the number of units of every set is a multiple of, or all of a
         set stay: for `plan` with this ``multiple_of``, and hardware that multiplies
         tiles. What would be alive is rounded up before it is compared with the budget,

@@ -42,6 +42,7 @@ class Costs:
     _removable: RemovableUnits
     _terms: Mapping[str, Terms]
     _totals: Mapping[str, float]
+    _least: np.ndarray  # of each group of units how many stay: 1, or 0 of a program
     timings: tuple[Timing, ...] = ()
 
     @property
@@ -85,7 +86,8 @@ class Costs:
           strength: Units are alive whose level is above it.
 
         Returns:
-          Vector of integers, one for each of ``units``; at least 1, as in `plan`.
+          Vector of integers, one for each of ``units``; at least 1, as in `plan`,
+          or 0 with ``for_program``.
         """
         alive = unit_levels > jnp.asarray(strength, unit_levels.dtype)
         counts = jax.ops.segment_sum(
@@ -96,7 +98,11 @@ class Costs:
         )
         sizes = np.array([units.size for units in self.units])
         staying = sizes - np.bincount(self.unit_set, minlength=len(sizes))
-        return jnp.maximum(counts + jnp.asarray(staying, jnp.int32), 1)
+        return self.at_least(counts + jnp.asarray(staying, jnp.int32))
+
+    def at_least(self, counts: jax.Array) -> jax.Array:
+        """Return how many units stay: of a group one, unless it may vanish."""
+        return jnp.maximum(counts, jnp.asarray(self._least, counts.dtype))
 
     @property
     def group_of_rules(self) -> np.ndarray:
@@ -212,7 +218,7 @@ class Costs:
         """Return the share that is left of the cost if all goes that can go."""
         sizes = np.array([units.size for units in self.units])
         removable = np.bincount(self.unit_set, minlength=len(sizes))
-        return float(self.share(kind, jnp.asarray(np.maximum(sizes - removable, 1))))
+        return float(self.share(kind, self.at_least(jnp.asarray(sizes - removable))))
 
     def total(self, kind: Kind) -> float:
         """Return what the whole model costs; ``kind`` as in `share`."""

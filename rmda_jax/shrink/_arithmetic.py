@@ -55,7 +55,7 @@ def flops(axes: AxisInterpreter, lengths: Lengths) -> Polynomial:
     The body of a scan counts as often as it runs, the condition and the body of a while
     loop once, and of the branches of a conditional the one that is the most.
     """
-    return _total(axes, lambda equation: _of_equation(equation, lengths))
+    return _total(axes, lengths, lambda equation: _of_equation(equation, lengths))
 
 
 def entries(axes: AxisInterpreter, lengths: Lengths) -> Polynomial:
@@ -72,11 +72,13 @@ def entries(axes: AxisInterpreter, lengths: Lengths) -> Polynomial:
             return ZERO
         return plus(lengths.size(value.axes) for value in (*operands, *results))
 
-    return _total(axes, of_equation)
+    return _total(axes, lengths, of_equation)
 
 
 def _total(
-    axes: AxisInterpreter, of_equation: Callable[[EqnAxes], Polynomial]
+    axes: AxisInterpreter,
+    lengths: Lengths,
+    of_equation: Callable[[EqnAxes], Polynomial],
 ) -> Polynomial:
     """Return a sum over the equations, each as often as it runs."""
     # By the conditionals around it, and which of their branches it is in.
@@ -85,14 +87,16 @@ def _total(
         per_run = of_equation(equation)
         if not per_run:
             continue
-        runs, branches = 1, []
+        runs, branches = [], []
         for depth in range(1, len(path)):
             caller = axes.eqns[path[:depth]].eqn
             if caller.primitive.name == "scan":
-                runs *= caller.params["length"]
+                layers = axes.layers.get(path[:depth])
+                length = constant(caller.params["length"])
+                runs.append(lengths.length(layers) if layers else length)
             elif caller.primitive.name == "cond":
                 branches.append((path[:depth], _branch_of(caller, path[depth])))
-        found[tuple(branches)].append(times([constant(runs), per_run]))
+        found[tuple(branches)].append(times([*runs, per_run]))
     return _largest({key: plus(several) for key, several in found.items()})
 
 

@@ -18,6 +18,7 @@ from rmda_jax.shrink._lengths import (
     times,
     value_at,
 )
+from rmda_jax.shrink._plan import atoms_that_may_vanish
 from rmda_jax.shrink._rule_units import Removable, RemovableUnits, RuleGroups, removable
 from rmda_jax.shrink._trace import Couplings, Traced, traced
 from rmda_jax.shrink.interpret._index_sets import IndexSet
@@ -31,6 +32,7 @@ def costs(
     *inputs: Any,
     regularizer: RegularizerSpec,
     couplings: Couplings | None = None,
+    for_program: bool = False,
     **options: Any,
 ) -> Costs:
     r"""Find what a model would cost once `apply` has removed the units that died.
@@ -46,9 +48,11 @@ def costs(
 
     A unit counts as dead when its groups are zero in all leaves that read it, or in all
     that make it, if the rules cover so many that `plan` would remove it then; one of a
-    group stays. `plan` may remove more: what only dead units read, through zeros inside
-    of live groups, and what is behind a group that is dead as a whole. Then the costs
-    are a bound from above, else the numbers of weights are exact.
+    group stays, but for ``for_program``. A layer of a scan goes when all of its groups
+    are zero, if it is the identity then. `plan` may remove more: what only dead units
+    read, through zeros inside of live groups, and what is behind a group that is dead
+    as a whole. Then the costs are a bound from above, else the numbers of weights are
+    exact.
 
     FLOPs are a call's with these inputs, counted on the jaxpr as XLA counts: 2 for each
     term of a contraction, without padding; 1 for each result of elementwise arithmetic
@@ -66,6 +70,9 @@ def costs(
       regularizer: A RegularizerMap or any other spec. What can remove units are groups
         along an axis of their leaves, such as `group_rules` writes.
       couplings: As in `plan`.
+      for_program: As in `plan`, whose removals are counted. It must be given for rules
+        of whole branches, which ``group_rules(..., depth=True)`` writes: else one unit
+        of a branch would stay.
       **options: Given to ``fn`` as they are.
 
     Returns:
@@ -95,10 +102,8 @@ def costs(
       >>> costs.weights(counts).item()
       40.0
     """
-    found = costs_and_trace(
-        fn, params, *inputs, regularizer=regularizer, couplings=couplings, **options
-    )
-    return found[0]
+    options |= {"couplings": couplings, "for_program": for_program}
+    return costs_and_trace(fn, params, *inputs, regularizer=regularizer, **options)[0]
 
 
 def costs_and_trace(
@@ -107,11 +112,13 @@ def costs_and_trace(
     *inputs: Any,
     regularizer: RegularizerSpec,
     couplings: Couplings | None,
+    for_program: bool = False,
     **options: Any,
 ) -> tuple[Costs, Traced, list[IndexSet]]:
     """Return what `costs` returns, the trace, and the atoms of the costs' units."""
     rules = active(resolve(regularizer, params))
     groups = RuleGroups.of(rules, params)
+    options["for_program"] = for_program
     found = traced(fn, params, *inputs, **options)
     sides = removable(
         fn,
@@ -129,7 +136,8 @@ def costs_and_trace(
         if any(side.units.any() for side in of_units)
     ]
     if not chosen:
-        raise ValueError(_no_effect(rules, labels))
+        raise ValueError(_no_effect(rules, labels, for_program))
+    may_vanish = atoms_that_may_vanish(found) if for_program else set()
     owners = np.repeat(np.arange(len(rules)), groups.sizes)
     owned = [np.unique(owners[_groups_of(several)]) for _, _, several in chosen]
     effective = set(np.concatenate(owned))
@@ -147,6 +155,7 @@ def costs_and_trace(
         _removable=RemovableUnits.of([several for _, _, several in chosen]),
         _terms={k: Terms.of(p, len(chosen)) for k, p in polynomials.items()},
         _totals={k: value_at(p, sizes) for k, p in polynomials.items()},
+        _least=np.array([0 if atom in may_vanish else 1 for atom, _, _ in chosen]),
     )
     return made, found, [atom for atom, _, _ in chosen]
 
@@ -164,6 +173,12 @@ def _polynomials(
     }
 
 
+_OF_BRANCHES = (
+    " Groups of whole branches, as with `depth`, go as a whole from a program alone: "
+    "for them pass for_program=True."
+)
+
+
 def _groups_of(sides: list[Removable]) -> np.ndarray:
     return np.concatenate([side.pairs[:, 1] for side in sides])
 
@@ -173,11 +188,13 @@ def _label(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _no_effect(rules: Sequence[LeafRule], labels: Sequence[str]) -> str:
+def _no_effect(
+    rules: Sequence[LeafRule], labels: Sequence[str], for_program: bool
+) -> str:
     pairs = zip(rules, labels, strict=True)
     given = "; ".join(f"{rule.regularizer} on {label}" for rule, label in pairs)
     return (
         f"`regularizer` can remove no unit of the model, got {given or 'no rule'}: "
         "`shrink` could remove nothing. A unit goes when it is zero in all leaves that "
         "read it, or in all that make it; `shrink.group_rules` writes such rules."
-    )
+    ) + ("" if for_program else _OF_BRANCHES)

@@ -190,7 +190,7 @@ def plan(
     for atom in candidates.keys() & not_known.keys():
         candidates[atom] &= ~not_known[atom][0]
     multiples = multiples_of_leaves(multiple_of, found.names)
-    may_vanish = _may_vanish(found) if for_program else ()
+    may_vanish = atoms_that_may_vanish(found) if for_program else ()
 
     def removal_of(candidates: UnitMasks) -> tuple[Removal, UnitMasks]:
         remove = lambda some: Removal(contractions, values, some, not_known, may_vanish)
@@ -243,7 +243,7 @@ def _follows(
         return False
 
 
-def _may_vanish(found: Traced) -> set[IndexSet]:
+def atoms_that_may_vanish(found: Traced) -> set[IndexSet]:
     """Return the atoms of which a program may lose all units.
 
     XLA computes nothing for a sum over none. But a convolution has at least one group.

@@ -17,6 +17,7 @@ from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.regularizers._groups import EuclideanGroups
 from rmda_jax.shrink._plan import plan
 from rmda_jax.shrink._trace import Couplings, UnitGroup, UnitMember
+from rmda_jax.shrink.interpret._axes import SCAN
 from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.specs._names import leaf_names
 
@@ -54,17 +55,21 @@ class RuleGroups(NamedTuple):
                 ids[names[i]] = np.asarray(one)
         return cls(tuple(sizes), ids)
 
-    def of_units(self, member: UnitMember, shape: Shape) -> np.ndarray | None:
+    def of_units(
+        self, member: UnitMember, shape: Shape, whole: bool
+    ) -> np.ndarray | None:
         """Return the groups that hold the weights of each unit, a row for each.
 
-        None if all units have the same: those of units along another axis, or one group
-        of the whole leaf.
+        None if all units have the same: those of units along another axis, or, unless
+        ``whole``, the only group that the units have together.
         """
         ids = self.ids.get(member.leaf)
         if ids is None or ids.shape[member.axis] != shape[member.axis]:
             return None
         ids = np.moveaxis(ids, member.axis, 0)
         rows = ids[member.positions].reshape(len(member.positions), -1)
+        if whole and rows.min() == rows.max():
+            return rows
         return None if (rows == rows[:1]).all() else rows
 
 
@@ -82,11 +87,13 @@ def removable(
     coupled: Sequence[UnitGroup],
     groups: RuleGroups,
     couplings: Couplings | None,
+    for_program: bool,
     **options: Any,
 ) -> list[list[Removable]]:
     """Return for all groups of units what goes by zero consumers, by zero producers.
 
-    Sides are left out that no rule is on.
+    Sides are left out that no rule is on. Layers of a scan have one side: they go when
+    all of their groups are zero.
 
     Args:
       fn: As in `trace`, as are inputs and options.
@@ -95,20 +102,25 @@ def removable(
       coupled: The groups of units that `trace` finds.
       groups: Those of the rules.
       couplings: As in `plan`.
+      for_program: As in `plan`. Then a group may hold all units, as of a branch.
       **options: See ``fn``.
     """
     leaves, treedef = jax.tree.flatten(params)
     names, generic = leaf_names(params), generic_values(leaves)
+    options |= {"couplings": couplings, "for_program": for_program}
     sides: list[list[Removable]] = [[] for _ in coupled]
     for consuming in (True, False):
         values = dict(zip(names, map(copy.copy, generic), strict=True))
-        found = [_Side.of(units, consuming, groups, values) for units in coupled]
+        found = [
+            _Side.of(units, consuming, groups, values, whole=for_program)
+            for units in coupled
+        ]
         if not any(side.probed.any() for side in found):
             continue
         for side in found:
             side.set_zero(values)
         probe = treedef.unflatten(values.values())
-        cuts = plan(fn, probe, *inputs, couplings=couplings, **options).cuts
+        cuts = plan(fn, probe, *inputs, **options).cuts
         for several, side, cut in zip(sides, found, cuts, strict=True):
             if side.probed.any():
                 several.append(side.removable(cut.removed))
@@ -176,17 +188,19 @@ class _Side(NamedTuple):
         consuming: bool,
         groups: RuleGroups,
         values: dict[str, np.ndarray],
+        *,
+        whole: bool,
     ) -> "_Side":
         # A leaf that reads a unit and also makes it, as a tied embedding, is on both.
         is_on = lambda roles: bool(
             roles & {"consumes"} if consuming else roles - {"consumes"}
         )
-        found = [
-            (member, rows)
-            for member in units.members
-            if not units.frozen and is_on(member.roles)
-            if (rows := groups.of_units(member, values[member.leaf].shape)) is not None
-        ]
+        if units.frozen:
+            members = units.members if consuming and units.frozen == {SCAN} else ()
+        else:
+            members = [member for member in units.members if is_on(member.roles)]
+        of_member = lambda m: groups.of_units(m, values[m.leaf].shape, whole)
+        found = [(m, rows) for m in members if (rows := of_member(m)) is not None]
         probed, kinds = np.zeros(units.size, bool), np.zeros(units.size, int)
         if found:
             zero = np.stack([rows.min(axis=1) >= 0 for _, rows in found])

@@ -68,7 +68,7 @@ def strengths_in_multiples(
         scopes = np.zeros(len(sets), int)
         target = budget.kept(count, np.ones(1))
         spent = lambda alive: costs.share(
-            budget.kind, jnp.maximum(jnp.stack(alive), 1)
+            budget.kind, costs.at_least(jnp.stack(alive))
         )[None]
     found, low = strengths_of_sets(budget.multiple_of, sets, scopes, target, spent)
     # A rule that removes nothing is in no set.

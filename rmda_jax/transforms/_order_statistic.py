@@ -42,14 +42,11 @@ def strengths_within(
       than it must keep at least, if the budget is one per rule, and with costs.
     """
     free, floors = above_floors(budget, rules, levels, shapes)
-    if budget.costs is not None:
-        target = budget.kept(count, np.ones(1))
-        found = _within_costs(budget.costs, budget.kind, free, target)
-    else:
-        of_rule, units, sizes = _scopes(budget, rules, free, shapes)
-        whole = np.array([size.sum() for size in sizes])
-        target = budget.kept(count, whole)
-        found = _within_sizes(units, sizes, target, budget.counts_groups)[of_rule]
+    of_rule, units, sizes = _scopes(budget, rules, free, shapes)
+    whole = np.array([size.sum() for size in sizes])
+    target = budget.kept(count, whole)
+    found = _within_sizes(units, sizes, target, budget.counts_groups)
+    found = jnp.where(target < whole, found, 0)[of_rule]
     return jnp.minimum(found, jnp.stack(floors))
 
 
@@ -76,7 +73,7 @@ def above_floors(
     return free, floors
 
 
-# Both under `jit`, because an eager call would compile the loop anew every time.
+# Under `jit`, because an eager call would compile the loop anew every time.
 @functools.partial(jax.jit, static_argnums=3, inline=True)
 def _within_sizes(
     units: list[jax.Array],
@@ -101,57 +98,9 @@ def _within_sizes(
 
     low = least_within(spent, target)
     if not counts_groups:
-        low = _nearer(spent, target, low, _each(_next_below, units, low))
+        low = _nearer(spent, target, low, _each(next_below, units, low))
     low = jnp.minimum(low, _each(largest, units))
-    return between(low, _each(_next_above, units, low))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def _within_costs(
-    costs: Any, kind: str, levels: list[jax.Array], target: jax.Array
-) -> jax.Array:
-    """Return the strength of each rule with which the model costs what it may.
-
-    One strength for all rules may miss the target by half of their largest unit. So it
-    is the least that costs no more, and what is left of the budget goes to the rule
-    with the smallest units, which gets a strength of its own.
-
-    Args:
-      costs: What `shrink.costs` returned.
-      kind: Of which cost.
-      levels: Per rule, what strength each of its units survives.
-      target: The share that may be left, in a vector.
-    """
-    units = costs.unit_levels(levels)
-    every = jnp.concatenate([x.ravel() for x in levels])
-    share = lambda counts: costs.share(kind, counts)[None]
-    (low,) = least_within(lambda s: share(costs.alive_above(units, s[0])), target)
-    low = jnp.minimum(low, largest(every))
-    finest = _finest(costs, kind, levels)
-
-    def spent(strength: jax.Array) -> jax.Array:
-        at = [strength[0] if i == finest else low for i in range(len(levels))]
-        return share(costs.alive([x > s for x, s in zip(levels, at, strict=True)]))
-
-    fine = jnp.minimum(least_within(spent, target), low)
-    fine = _nearer(spent, target, fine, _next_below(levels[finest], fine[0])[None])[0]
-    found = jnp.full(len(levels), between(low, _next_above(every, low)))
-    return found.at[finest].set(between(fine, _next_above(levels[finest], fine)))
-
-
-def _finest(costs: Any, kind: str, levels: Sequence[jax.Array]) -> int:
-    """Return the rule of which one unit costs least, of the model as a whole."""
-    with jax.ensure_compile_time_eval():
-        whole = [np.ones(x.shape, bool) for x in levels]
-        left = []
-        for i, alive in enumerate(whole):
-            without = alive.copy()
-            without.ravel()[:1] = False
-            supports = [*whole[:i], without, *whole[i + 1 :]]
-            share = costs.share(kind, costs.alive(supports))
-            # A rule that removes nothing takes no part.
-            left.append(float(share) if float(share) < 1 else -np.inf)
-    return int(np.argmax(left))
+    return between(low, _each(next_above, units, low))
 
 
 def _nearer(
@@ -169,11 +118,13 @@ def between(low: jax.Array, high: jax.Array) -> jax.Array:
     """Return the strength between the last unit that goes and the first that stays.
 
     It is a tenth above the lower one; where that is too near the higher one, just below
-    that; and in the middle where the two are all but equal.
+    that; and in the middle where the two are all but equal. Above 0 it is all but 0:
+    norms so small that their squares underflow have the level 0, and are to go, too.
     """
     middle = jnp.sqrt(low) * jnp.sqrt(jnp.where(low == 0, 0, high))
     room = jnp.maximum(middle, jnp.where(jnp.isinf(high), high, 0.999 * high))
-    return jnp.where(low == 0, 0, jnp.minimum((1 + MARGIN) * low, room))
+    least = jnp.minimum(jnp.sqrt(jnp.finfo(low.dtype).tiny), 0.5 * high)
+    return jnp.where(low == 0, least, jnp.minimum((1 + MARGIN) * low, room))
 
 
 def least_within(
@@ -254,17 +205,17 @@ def _floor(levels: jax.Array, sets: np.ndarray, at_least: int) -> jax.Array:
         of_set = jnp.where(sets == number, levels, 0)
         kept = jnp.full_like(floor, jnp.inf)
         for _ in range(at_least):
-            kept = _next_below(of_set, kept)
-        floor = jnp.minimum(floor, between(_next_below(of_set, kept), kept))
+            kept = next_below(of_set, kept)
+        floor = jnp.minimum(floor, between(next_below(of_set, kept), kept))
     return floor
 
 
-def _next_below(levels: jax.Array, strength: jax.Array) -> jax.Array:
+def next_below(levels: jax.Array, strength: jax.Array) -> jax.Array:
     """Return the largest level below a strength, or 0."""
     return jnp.max(jnp.where(levels < strength, levels, 0), initial=0)
 
 
-def _next_above(levels: jax.Array, strength: jax.Array) -> jax.Array:
+def next_above(levels: jax.Array, strength: jax.Array) -> jax.Array:
     """Return the least level above a strength, or infinity."""
     above = jnp.where(levels > strength, levels, jnp.inf)
     return jnp.min(above, initial=jnp.inf)
@@ -272,7 +223,7 @@ def _next_above(levels: jax.Array, strength: jax.Array) -> jax.Array:
 
 def largest(levels: jax.Array) -> jax.Array:
     """Return the largest finite level: from it on only the floors stay."""
-    return _next_below(levels, jnp.full((), jnp.inf, levels.dtype))
+    return next_below(levels, jnp.full((), jnp.inf, levels.dtype))
 
 
 def _each(fn: Callable[..., jax.Array], *operands: Any) -> jax.Array:

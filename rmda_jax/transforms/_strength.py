@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rmda_jax._types import Params
 from rmda_jax.schedules._budget import Budget
@@ -13,6 +14,7 @@ from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
 from rmda_jax.transforms._multiples_of_units import strengths_in_multiples
 from rmda_jax.transforms._order_statistic import strengths_within
+from rmda_jax.transforms._within_costs import strengths_within_costs
 
 CriticalStrengths: TypeAlias = Callable[[Sequence[LeafRule]], list[jax.Array]]
 """From rules to the critical strengths of their units."""
@@ -38,12 +40,14 @@ def initial_strength(
     Raises:
       NotImplementedError: a regularizer has no critical strengths, so that it cannot
         keep a budget.
-      ValueError: the costs of the budget are those of other rules.
+      ValueError: the costs of the budget are those of other rules, or its floors keep
+        every unit.
     """
     rules, real = resolve(regularizer, params), jnp.result_type(float)
     if not isinstance(strength, Budget):
         return jnp.zeros((), real)
     leaves, treedef = jax.tree.flatten(params)
+    _check_floors(strength, active(rules), leaves)
 
     def first(*leaves: jax.Array) -> Any:
         def of_rules(rules: Sequence[LeafRule]) -> list[jax.Array]:
@@ -57,6 +61,23 @@ def initial_strength(
 
     _ = jax.eval_shape(first, *leaves)
     return treedef.unflatten([jnp.zeros((), real) for _ in leaves])
+
+
+def _check_floors(
+    budget: Budget, rules: Sequence[LeafRule], leaves: Sequence[jax.Array]
+) -> None:
+    """Raise if every set of units is no larger than what every rule keeps."""
+    shapes, largest = [x.shape for x in leaves], 0
+    for rule in rules:
+        support = jax.eval_shape(rule.regularizer.support, rule.take(leaves))
+        sets = np.broadcast_to(rule.unit_sets(shapes), support.shape)
+        largest = max(largest, *np.unique(sets, return_counts=True)[1])
+    if 0 < largest <= budget.at_least:
+        raise ValueError(
+            f"`at_least` of the budget is {budget.at_least}, and no rule has more "
+            "units than that, so that none could go. For groups of branches pass "
+            "at_least=0."
+        )
 
 
 def strength_now(
@@ -82,8 +103,11 @@ def strength_now(
     if not acting:
         return each
     levels = critical_strengths(acting)
-    in_units = strength.multiple_of > 1
-    strengths = strengths_in_multiples if in_units else strengths_within
+    if strength.multiple_of > 1:
+        strengths = strengths_in_multiples
+    else:
+        with_costs = strength.costs is not None
+        strengths = strengths_within_costs if with_costs else strengths_within
     found = strengths(strength, count, acting, levels, shapes)
     for rule, its_strength in zip(acting, found, strict=True):
         for i in rule.leaves:

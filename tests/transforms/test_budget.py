@@ -308,7 +308,9 @@ def test_the_least_strength_is_that_of_the_next_unit(kept):
 def test_between_is_a_tenth_above_or_just_below():
     lower = jnp.array([0.0, 1.0, 1.0, 1.0, 0.0])
     upper = jnp.array([1.0, 5.0, 1.05, jnp.inf, jnp.inf])
-    np.testing.assert_allclose(between(lower, upper), [0, 1.1, 1.04895, 1.1, 0], 1e-6)
+    least = np.sqrt(np.finfo(np.float32).tiny)  # of which the square is no zero
+    expected = [least, 1.1, 1.04895, 1.1, least]
+    np.testing.assert_allclose(between(lower, upper), expected, 1e-6)
 
 
 # --- what is refused ---------------------------------------------------------------
