@@ -37,6 +37,9 @@ class GroupLasso(NamedTuple):
     k: jax.Array
 
 
+Pose = Callable[[Any, Any], GroupLasso]
+
+
 class _Search(NamedTuple):
     vanishes: jax.Array  # which groups do
     z_norm: jax.Array
@@ -46,7 +49,7 @@ class _Search(NamedTuple):
 
 
 def norms_together(
-    poses: Sequence[Callable[[Any, Any], GroupLasso]],
+    poses: Sequence[Pose],
     given: Sequence[Any],
     squares: Sequence[Any],
     n_steps: int = STEPS,
@@ -66,7 +69,12 @@ def norms_together(
     """
     if not poses:
         return [], []
-    began = [_first(*pose(*at)) for pose, *at in zip(poses, given, squares, strict=True)]
+    with_gradients = squares
+    given, squares = lax.stop_gradient((given, squares))
+    poses = list(map(_constant, poses, given, squares))
+    began = [
+        _first(*pose(*at)) for pose, *at in zip(poses, given, squares, strict=True)
+    ]
     searches, unsolved = map(list, zip(*began, strict=True))
     for _ in range(n_steps):
         squares, searches = _known_now(squares, searches)
@@ -96,7 +104,7 @@ def norms_together(
     first = jnp.full((), n_steps, jnp.int32), anys, searches
     _, _, searches = lax.while_loop(goes_on, step, first)
     norms = [jnp.where(search.vanishes, 0, search.r) for search in searches]
-    squares, norms = _known_now(squares, norms)
+    squares, norms = _known_now(with_gradients, norms)
     return norms, squares
 
 
@@ -108,6 +116,14 @@ def _known_now(squares: Sequence[Any], found: Sequence[Any]) -> tuple[Any, Any]:
     """
     pairs = list(map(lax.optimization_barrier, zip(squares, found, strict=True)))
     return tuple(map(list, zip(*pairs, strict=True)))
+
+
+def _constant(pose: Pose, *at: Any) -> Pose:
+    """Return a pose without derivatives, which a loop could not be asked for."""
+    groups = pose(*at).groups
+    closed, scalars = jax.closure_convert(lambda *at: tuple(pose(*at)[1:]), *at)
+    scalars = lax.stop_gradient(scalars)
+    return lambda *at: GroupLasso(groups, *closed(*at, *scalars))
 
 
 def _stepped(problem: GroupLasso, search: _Search) -> tuple[_Search, jax.Array]:
@@ -130,12 +146,12 @@ def _first(
     b2d = total(lambda z, d: jnp.square(d * z) * (d / _UNIT))
     b2d2 = total(lambda z, d: jnp.square(d * z) * jnp.square(d / _UNIT))
     d_sum = total(lambda z, d: jnp.where(z == 0, 0, d))
-    # As in `_group_norm`.
-    vanishes = (jnp.sqrt(b2) <= k) | (z2 == 0)
+    # As in `_group_norm`. What is subnormal, some kernels take for 0 and some do not.
+    limits = jnp.finfo(k.dtype)
+    vanishes = (jnp.sqrt(b2) <= k) | (b2 < limits.tiny) | (z2 < limits.tiny)
     b2, z2 = jnp.where(vanishes, 1, b2), jnp.where(vanishes, 1, z2)
     norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
 
-    limits = jnp.finfo(k.dtype)
     floor = limits.tiny / limits.eps**2  # what underflows beside it does not matter
     fits = (b2d > floor) & (b2d2 > floor) & (b2d < jnp.inf) & (b2d2 < jnp.inf)
     factor = z_norm / norm * _UNIT
