@@ -5,8 +5,8 @@
 XLA's compilers need no device, see benchmarks/_targets.py. A row has what the program
 launches and moves; no time is measured. `estimated_us` is the bytes at the bandwidth of
 the data sheet, and two microseconds a kernel, as if nothing overlapped. Of the methods
-with a metric it is that of a step whose roots need no turn of their one loop, on which
-the first question to the host is not counted.
+with a metric it is that of a step whose roots need no turn of their one loop, and the
+question to the host whether they do is not counted.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ STEPS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "proxsgd_adaptive": lambda: rj.proxsgd_adaptive(1e-3, GROUPS, STRENGTH),
     "latent": lambda: rj.latent(_SGD, GROUPS, STRENGTH),
 }
-# Their one loop turns only where the root of a group is not found in the usual steps.
-SELDOM_TURNS = {"ramda", "proxgen", "proxssi", "proxsgd_adaptive"}
+# Their one loop turns only where the steps before it leave a root unsolved.
+ONE_LOOP = {"ramda", "proxgen", "proxssi", "proxsgd_adaptive"}
 COLUMNS = {
     "what": "",
     "problem": "",
@@ -88,7 +88,7 @@ def rows(target: str, tree: str, optimizers: Sequence[str]) -> Iterator[Row]:
             "temporary_bytes_per_parameter": memory.temp_size_in_bytes / size(params),
         }
         # How often a loop turns, a program does not say.
-        if not found.loops or (name in SELDOM_TURNS and found.loops == 1):
+        if not found.loops or (name in ONE_LOOP and found.loops == 1):
             row["estimated_us"] = 1e6 * seconds
             adam = seconds if name == ADAM else adam
             row["times_adam"] = seconds / adam if adam else None

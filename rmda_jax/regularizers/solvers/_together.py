@@ -1,10 +1,9 @@
 r"""The norms of the groups of all leaves, found together: the form for accelerators.
 
 Before each turn of a loop of no known length a GPU asks the host. So here all groups of
-all leaves take the same few steps without asking, and then one loop for all of them
-goes on while any is unsolved, which in training it seldom is: see
-``docs/performance.md``, "On an accelerator". The equation and the step are those of
-``_group_norm.py``.
+all leaves take the same steps without asking, and then one loop for all of them goes on
+while any is unsolved: see ``docs/performance.md``, "The roots of all leaves together".
+The equation and the step are those of ``_group_norm.py``.
 """
 
 import functools
