@@ -45,11 +45,12 @@ class Counts(NamedTuple):
     copies: int = 0  # kernels that only copy
     collectives: int = 0
     bytes: int = 0
+    bytes_inside: int = 0  # of these, what loops and branches move
 
     def inside(self) -> "Counts":
         """Return the counts of what a loop or a branch runs."""
         every = self.kernels + self.kernels_inside
-        return self._replace(kernels=0, kernels_inside=every)
+        return self._replace(kernels=0, kernels_inside=every, bytes_inside=self.bytes)
 
 
 class _Instruction(NamedTuple):

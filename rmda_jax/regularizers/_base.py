@@ -30,11 +30,12 @@ from rmda_jax._types import Arrays, Scalar, Shapes
 from rmda_jax.regularizers._checks import check_step_size
 from rmda_jax.regularizers._critical_strengths import CriticalStrengths
 from rmda_jax.regularizers._hooks import array_from, scalar_from
+from rmda_jax.regularizers._posed import Posed
 from rmda_jax.regularizers._support_mask import SupportMask
 from rmda_jax.regularizers.solvers._proximal_gradient import Solution, proximal_gradient
 
 
-class Regularizer(CriticalStrengths, SupportMask, abc.ABC):
+class Regularizer(CriticalStrengths, SupportMask, Posed, abc.ABC):
     r"""A structure-inducing function :math:`\psi` of one real array.
 
     Instances are frozen, hashable and picklable and hold structure only: the strength
@@ -180,10 +181,9 @@ class Regularizer(CriticalStrengths, SupportMask, abc.ABC):
     def counted_metric_prox(
         self, x: Arrays, step_size: Scalar, metric: Arrays, **options: Any
     ) -> tuple[Arrays, jax.Array | None]:
-        """Return `metric_prox`, and how many steps it took.
+        """Return `metric_prox`, and how many steps it took; it takes what that does.
 
-        Takes and raises what `metric_prox` does. The steps are an int32 scalar; None
-        where they are a fixed number, as for closed forms.
+        The steps are an int32 scalar; None where their number is fixed.
         """
         x = self._each(jnp.asarray, x)
         wide = self._checked_wide(x)

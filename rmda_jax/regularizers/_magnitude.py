@@ -13,9 +13,11 @@ from rmda_jax.regularizers._geometries import Geometry, SingularValues
 from rmda_jax.regularizers._groups import EuclideanGroups
 from rmda_jax.regularizers._penalties import L0, Penalty
 from rmda_jax.regularizers.solvers._metric_prox import (
+    as_group_lasso,
     group_l0_metric_prox,
     group_metric_prox,
 )
+from rmda_jax.regularizers.solvers._together import GroupLasso
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -68,7 +70,7 @@ class MagnitudePenalty(Regularizer):
         if not isinstance(self.geometry, EuclideanGroups):
             return None
         slope = self.penalty.affine_slope
-        level = t * jnp.asarray(self._weights(x), t.dtype)
+        level = self._level(x, t)
         if slope is not None:
             y, n_steps = group_metric_prox(self.geometry, slope, x, d, level)
         elif isinstance(self.penalty, L0):
@@ -76,6 +78,12 @@ class MagnitudePenalty(Regularizer):
         else:
             return None
         return self._each(lambda x, y: jnp.where(t == 0, x, y), x, y), n_steps
+
+    def _as_group_lasso(self, x: Arrays, t: jax.Array, d: Arrays) -> GroupLasso | None:
+        slope = self.penalty.affine_slope
+        if slope is None or not isinstance(self.geometry, EuclideanGroups):
+            return None
+        return as_group_lasso(self.geometry, slope, x, d, self._level(x, t))
 
     def _support(self, x: Arrays, eps: float) -> jax.Array:
         del eps
@@ -132,6 +140,9 @@ class MagnitudePenalty(Regularizer):
             "`metric_prox` iterates to a stationary point. Leave `metric` out for "
             "those of the plain prox, or take group_lasso, group_mcp or group_l0."
         )
+
+    def _level(self, x: Arrays, t: jax.Array) -> jax.Array:
+        return t * jnp.asarray(self._weights(x), t.dtype)
 
     def _weights(self, x: Arrays) -> Any:
         return self.geometry.weights(self._each(jnp.shape, x))

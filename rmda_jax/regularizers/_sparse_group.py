@@ -13,10 +13,12 @@ from rmda_jax.regularizers._checks import check_parameter
 from rmda_jax.regularizers._geometries import norm
 from rmda_jax.regularizers._groups import Groups, largest, level_per_norm
 from rmda_jax.regularizers._magnitude import smallest_margin
-from rmda_jax.regularizers._penalties import LINEAR, Abs
+from rmda_jax.regularizers._penalties import Abs
 from rmda_jax.regularizers._spelling import call
 from rmda_jax.regularizers.solvers._critical_level import sparse_group_level
-from rmda_jax.regularizers.solvers._metric_prox import group_metric_prox
+from rmda_jax.regularizers.solvers._group_norm import group_norms
+from rmda_jax.regularizers.solvers._metric_prox import minimiser
+from rmda_jax.regularizers.solvers._together import GroupLasso
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -70,10 +72,13 @@ class SparseGroup(Regularizer):
     def _counted_metric_prox(
         self, x: jax.Array, t: jax.Array, d: jax.Array
     ) -> tuple[jax.Array, jax.Array | None]:
+        problem = self._as_group_lasso(x, t, d)
+        r, n_steps = group_norms(*problem)
+        return jnp.where(t == 0, x, minimiser(problem, r)), n_steps
+
+    def _as_group_lasso(self, x: jax.Array, t: jax.Array, d: jax.Array) -> GroupLasso:
         z = _soft(x, t * self.l1_ratio / d)
-        level = self._group_level(x.shape, t)
-        y, n_steps = group_metric_prox(self.groups, LINEAR, z, d, level)
-        return jnp.where(t == 0, x, y), n_steps
+        return GroupLasso(self.groups, z, d, self._group_level(x.shape, t))
 
     def _support(self, x: jax.Array, eps: float) -> jax.Array:
         """Flag the groups that are not zero."""

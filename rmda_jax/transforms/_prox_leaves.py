@@ -4,13 +4,16 @@ A rule of the map may act on one leaf or, as a tie, on several at once. What a r
 and of which leaves, is asked here and nowhere else in the transformations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from rmda_jax.regularizers.solvers._group_norm import with_derivative
 from rmda_jax.regularizers.solvers._recomputed import recomputed
+from rmda_jax.regularizers.solvers._together import norms_together
 from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.transforms._strength import CriticalStrengths, of_rule
 
@@ -65,11 +68,8 @@ def metric_prox_each(
 
     .. math:: \arg\min_x \tfrac12\|x - z\|_D^2 + t\psi(x), \quad \|x\|_D^2 = x^T D x
 
-    The leaves are taken in turn, so that they share their temporaries (see
-    ``docs/performance.md``, "Leaves in turn"). XLA orders only what depends on
-    something: left alone, it computes the metrics of all leaves before the first prox,
-    and holds them all. So each metric waits for the prox of the leaf before: its
-    squares are increased by a zero that is known only then.
+    The form depends on the platform: on CPU the leaves are taken in turn, elsewhere
+    together (``docs/performance.md``, "Leaves in turn" and "On an accelerator").
 
     Args:
       rules: As in `prox_each`.
@@ -87,26 +87,91 @@ def metric_prox_each(
       One array per leaf: the centre itself where no regularizer acts.
     """
     rows = list(zip(*operands, strict=True))
-    metrics: list[Any] = [None] * len(rules)
-    centers, out = list(metrics), list(metrics)
+
+    def pose(
+        rule: LeafRule, rows: Mapping[int, Any], squares: Mapping[int, jax.Array]
+    ) -> tuple[Any, jax.Array, Any]:
+        several = []
+        for i in rule.leaves:
+            d = metric(squares[i])
+            several.append((center(*rows[i], d), d))
+        x, d = zip(*several, strict=True) if rule.is_tied else several[0]
+        return x, step_size * of_rule(strength, rule) * rule.multiplier, d
+
+    return lax.platform_dependent(
+        rows,
+        squares,
+        start,
+        cpu=lambda *arrays: _in_turn(rules, pose, *arrays, options),
+        default=lambda *arrays: _together(rules, pose, *arrays, options),
+    )
+
+
+def _in_turn(
+    rules: Sequence[LeafRule],
+    pose: Callable[..., tuple[Any, jax.Array, Any]],
+    rows: Sequence[Sequence[jax.Array]],
+    squares: Sequence[jax.Array],
+    start: Sequence[jax.Array],
+    options: Any,
+) -> list[jax.Array]:
+    """Take the metric prox of one leaf after the other, which share temporaries.
+
+    XLA orders only what depends on something: left alone, it computes the metrics of
+    all leaves before the first prox, and holds them all. So each metric waits for the
+    prox of the leaf before: its squares are increased by a zero that is known only
+    then.
+    """
+    out: list[Any] = [None] * len(rules)
     zero = jnp.zeros((), jnp.int32)
     for rule in _each_once(rules):
-        for i in rule.leaves:
-            metrics[i] = metric(squares[i] + zero.astype(squares[i].dtype))
-            centers[i] = center(*rows[i], metrics[i])
-        new = rule.take(centers)
+        its_rows, its_squares = _of(rule, rows), _of(rule, squares)
+        later = {i: u + zero.astype(u.dtype) for i, u in its_squares.items()}
+        new, t, d = pose(rule, its_rows, later)
         if rule.regularizer is not None:
             new, n_steps = rule.regularizer.counted_metric_prox(
-                new,
-                step_size * of_rule(strength, rule) * rule.multiplier,
-                rule.take(metrics),
-                start=rule.take(start),
-                **options,
+                new, t, d, start=rule.take(start), **options
             )
             if n_steps is not None:  # a closed form takes none
                 zero = jnp.minimum(n_steps, 0)  # always 0, but XLA cannot know
         rule.put(out, new)
     return out
+
+
+def _together(
+    rules: Sequence[LeafRule],
+    pose: Callable[..., tuple[Any, jax.Array, Any]],
+    rows: Sequence[Sequence[jax.Array]],
+    squares: Sequence[jax.Array],
+    start: Sequence[jax.Array],
+    options: Any,
+) -> list[jax.Array]:
+    """Take the metric prox of all leaves, the roots of all their groups together."""
+    out: list[Any] = [None] * len(rules)
+    joint: list[LeafRule] = []
+    for rule in _each_once(rules):
+        x, t, d = pose(rule, _of(rule, rows), _of(rule, squares))
+        if rule.regularizer is None:
+            rule.put(out, x)
+        elif rule.regularizer.posed_metric_prox(x, t, d) is not None:
+            joint.append(rule)
+        else:
+            its_start = rule.take(start)
+            new = rule.regularizer.metric_prox(x, t, d, start=its_start, **options)
+            rule.put(out, new)
+
+    posed = lambda rule, *at: rule.regularizer.posed_metric_prox(*pose(rule, *at))
+    poses = [lambda *at, rule=rule: posed(rule, *at)[0] for rule in joint]
+    given = [_of(rule, rows) for rule in joint]
+    norms, anew = norms_together(poses, given, [_of(rule, squares) for rule in joint])
+    for rule, *at, r in zip(joint, given, anew, norms, strict=True):
+        problem, finish = posed(rule, *at)
+        rule.put(out, finish(with_derivative(*problem, r)))
+    return out
+
+
+def _of(rule: LeafRule, leaves: Sequence[Any]) -> dict[int, Any]:
+    return {i: leaves[i] for i in rule.leaves}
 
 
 def critical_strengths(
@@ -141,7 +206,7 @@ def metric_critical_strengths(
 ) -> CriticalStrengths:
     """Return the same in a metric; the arguments are those of `metric_prox_each`.
 
-    As there the leaves are taken in turn.
+    On CPU the leaves are taken in turn, as there.
     """
     rows = list(zip(*operands, squares, strict=True))
 
@@ -157,10 +222,16 @@ def metric_critical_strengths(
             x, d = zip(*several, strict=True) if rule.is_tied else several[0]
             step = step_size * rule.multiplier
             found.append(rule.regularizer.critical_strengths(x, step, d))
-            zero = jnp.minimum(jnp.sum(found[-1] > 0, dtype=jnp.int32), 0)
+            zero = _zero_after(jnp.sum(found[-1] > 0, dtype=jnp.int32))
         return found
 
     return of_rules
+
+
+def _zero_after(n: jax.Array) -> jax.Array:
+    """Return 0, which on CPU is known only after a count, and elsewhere before."""
+    on_cpu = lambda n: jnp.minimum(n, 0)  # always 0, but XLA cannot know
+    return lax.platform_dependent(n, cpu=on_cpu, default=jnp.zeros_like)
 
 
 def _anew(fn: Callable[..., Any], *operands: jax.Array) -> Any:

@@ -24,6 +24,10 @@ BARRIER = (
     "from rmda_jax.regularizers.solvers import _recomputed as m; "
     "m._unchanged = m._behind_a_barrier; "
 )
+# Leaves in turn, each with a loop of its own, as on CPU.
+REOPENED = (
+    "from rmda_jax.transforms import _prox_leaves as m; m._together = m._in_turn; "
+)
 
 
 def case(limit):
@@ -62,11 +66,22 @@ def test_a_step_stays_below_its_limits(limit, tmp_path):
     assert not exceeded(measured(limit, tmp_path), limit)
 
 
-def test_a_barrier_put_back_is_caught(tmp_path):
+def of_step(what):
     (limit,) = (
         row
         for row in limits()
-        if (row["target"], row["problem"], row["what"]) == ("h100", "small", "rmda")
+        if (row["target"], row["problem"], row["what"]) == ("h100", "small", what)
     )
+    return limit
+
+
+def test_a_barrier_put_back_is_caught(tmp_path):
+    limit = of_step("rmda")
     found = exceeded(measured(limit, tmp_path, BARRIER), limit)
     assert found.keys() >= {"kernels", "bytes_per_parameter"}
+
+
+def test_a_loop_opened_again_is_caught(tmp_path):
+    limit = of_step("ramda")
+    found = exceeded(measured(limit, tmp_path, REOPENED), limit)
+    assert found.keys() >= {"loops", "host_decisions"}

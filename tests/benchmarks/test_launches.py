@@ -61,6 +61,7 @@ def test_launches_and_bytes_are_read_off_a_program():
         copies=1,
         collectives=1,
         bytes=fusion + 2 * 32 + transfers + 32 + turn + ends,
+        bytes_inside=turn + ends,
     )
 
 

@@ -66,29 +66,29 @@ _heal = _caught_by(HEAL)
 
 PERTURBATIONS = [
     # --- the metric prox: d_prox_truth, c_proxssi, the subproblems of b_ramda_repo ---
-    _metric("too few steps", "_MAX_STEPS", "16", "1"),
+    _metric("too few steps", "MAX_STEPS", "16", "1"),
     _metric("too few Newton steps", "_NEWTON_STEPS", "12", "2"),
     _metric(
         "stops at the first step",
-        "_solve",
+        "root_step",
         "left > jnp.finfo(k.dtype).eps",
         "left > 1e7 * jnp.finfo(k.dtype).eps",
     ),
     _metric(
         "bracket forgotten",
-        "_solve",
+        "root_step",
         "jnp.clip(r * (1 + s), low, high)",
         "r * (1 + s)",
     ),
     _metric(
         "slope without the level",
-        "_group_norms_jvp",
+        "_tangent",
         "dk / safe * by_level",
         "0 * by_level",
     ),
     _metric(
         "level without the penalty's slope",
-        "group_metric_prox",
+        "as_group_lasso",
         "level * slope.slope",
         "level",
     ),
@@ -112,7 +112,7 @@ PERTURBATIONS = [
     ),
     _metric(
         "norm without the metric in the root",
-        "group_lasso_metric_prox",
+        "minimiser",
         "d / (d + shift)",
         "1 / (1 + shift)",
     ),

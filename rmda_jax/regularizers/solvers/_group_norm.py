@@ -19,7 +19,7 @@ left of the root and a step along the line right of it, from wherever: a bracket
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from jax import lax
 from rmda_jax._types import Arrays
 from rmda_jax.regularizers.solvers._layout import GroupLayout
 
-_MAX_STEPS = 16  # the hardest known groups take 8, those of training 1 or 2
+MAX_STEPS = 16  # the hardest known groups take 8, those of training 1 or 2
 _NEWTON_STEPS = 12
 
 
@@ -43,9 +43,31 @@ def group_norms(
 
 @group_norms.defjvp
 def _group_norms_jvp(groups: GroupLayout, primals, tangents):
-    z, d, k = primals
-    dz, dd, dk = tangents
-    r, n_steps = group_norms(groups, z, d, k)
+    r, n_steps = group_norms(groups, *primals)
+    no_tangent = np.zeros((), jax.dtypes.float0)
+    return (r, n_steps), (_tangent(groups, r, primals, tangents), no_tangent)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def with_derivative(
+    groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array, r: jax.Array
+) -> jax.Array:
+    """Return the norms ``r``, found elsewhere, with the derivative of the root."""
+    del groups, z, d, k
+    return r
+
+
+@with_derivative.defjvp
+def _with_derivative_jvp(groups: GroupLayout, primals, tangents):
+    *problem, r = primals
+    return r, _tangent(groups, r, problem, tangents[:3])
+
+
+def _tangent(
+    groups: GroupLayout, r: jax.Array, problem: Sequence[Any], tangents: Sequence[Any]
+) -> jax.Array:
+    """Return the tangent of the root, by the implicit function theorem."""
+    (z, d, k), (dz, dd, dk) = problem, tangents
     zero = r == 0
     safe = jnp.where(zero, 1, r)
     shift = groups.expand(k / safe, groups.each(jnp.shape, z))
@@ -57,8 +79,7 @@ def _group_norms_jvp(groups: GroupLayout, primals, tangents):
     pull = by_center + groups.total(by_metric, x, t, z, d, dd) - dk / safe * by_level
     weight = groups.total(lambda x, t: t * jnp.square(x), x, t)
     weight = jnp.where(zero, 1, weight)
-    no_tangent = np.zeros((), jax.dtypes.float0)
-    return (r, n_steps), (jnp.where(zero, 0, r * pull / weight), no_tangent)
+    return jnp.where(zero, 0, r * pull / weight)
 
 
 class _Search(NamedTuple):
@@ -74,7 +95,6 @@ class _Search(NamedTuple):
 def _solve(
     groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    shape = groups.each(jnp.shape, z)
     terms = lambda z, d: jnp.square(d * z), lambda z, d: jnp.square(z)
     b2, z2 = _sums(groups, terms, z, d)
     # Groups whose squares underflow vanish as well.
@@ -85,39 +105,57 @@ def _solve(
     first, low, high = _first_step(groups, z, d, k, b2, z2, vanishes)
 
     def step(state: _Search) -> _Search:
-        r = state.r
-        shift = groups.expand(k / r, shape)
-        terms = (
-            lambda z, d, shift: jnp.square(d / (d + shift) * z),
-            lambda z, d, shift: jnp.square(d / (d + shift) * z) * (d / (d + shift)),
-            lambda z, d, shift: jnp.square(jnp.square(d / (d + shift)) * z),
-        )
-        x2, mean, square = _sums(groups, terms, z, d, shift)
-        done = vanishes | (x2 == 0)
-        x2 = jnp.where(done, 1, x2)
-        mean, square = mean / x2, square / x2
-        variance = jnp.maximum(square - mean * mean, 0)
-        h = r / jnp.sqrt(x2)
-        # Slopes in units of 1 / r. A group that vanishes has a slope of 0.
-        line = r / z_norm
-        slope = jnp.where(done, 1, jnp.maximum(h * mean, line))
-        gap = 1 - h
-        s = _rational_step(gap, slope, line, 1.5 * h * variance, slope - line)
-        low = jnp.maximum(state.low, r * (1 + gap / slope))
-        high = jnp.minimum(state.high, jnp.where(gap > 0, r * (1 + gap / line), r))
-        new = jnp.where(done, r, jnp.clip(r * (1 + s), low, high))
-        # Empirically the remaining error is at most 0.2 of this, relative to |z|.
-        left = variance * jnp.abs(jnp.power(new / r - 1, 3))
-        unsolved = jnp.any(left > jnp.finfo(k.dtype).eps)
-        return _Search(state.n_steps + 1, unsolved, new, low, high)
+        at = state.r, state.low, state.high
+        *new, unsolved = root_step(groups, z, d, k, vanishes, z_norm, *at)
+        return _Search(state.n_steps + 1, jnp.any(unsolved), *new)
 
-    goes_on = lambda state: state.unsolved & (state.n_steps < _MAX_STEPS)
+    goes_on = lambda state: state.unsolved & (state.n_steps < MAX_STEPS)
     # Under shard_map all that is carried must vary over the devices, the flag too.
     unsolved = jnp.any(vanishes | True)
     found = lax.while_loop(
         goes_on, step, _Search(jnp.zeros((), jnp.int32), unsolved, first, low, high)
     )
     return jnp.where(vanishes, 0, found.r), found.n_steps
+
+
+def root_step(
+    groups: GroupLayout,
+    z: Arrays,
+    d: Arrays,
+    k: jax.Array,
+    vanishes: jax.Array,
+    z_norm: jax.Array,
+    r: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return the next iterates with their brackets, and which are unsolved.
+
+    ``z_norm`` is the norm of ``z`` per group, 1 where the group vanishes.
+    """
+    shift = groups.expand(k / r, groups.each(jnp.shape, z))
+    terms = (
+        lambda z, d, shift: jnp.square(d / (d + shift) * z),
+        lambda z, d, shift: jnp.square(d / (d + shift) * z) * (d / (d + shift)),
+        lambda z, d, shift: jnp.square(jnp.square(d / (d + shift)) * z),
+    )
+    x2, mean, square = _sums(groups, terms, z, d, shift)
+    done = vanishes | (x2 == 0)
+    x2 = jnp.where(done, 1, x2)
+    mean, square = mean / x2, square / x2
+    variance = jnp.maximum(square - mean * mean, 0)
+    h = r / jnp.sqrt(x2)
+    # Slopes in units of 1 / r. A group that vanishes has a slope of 0.
+    line = r / z_norm
+    slope = jnp.where(done, 1, jnp.maximum(h * mean, line))
+    gap = 1 - h
+    s = _rational_step(gap, slope, line, 1.5 * h * variance, slope - line)
+    low = jnp.maximum(low, r * (1 + gap / slope))
+    high = jnp.minimum(high, jnp.where(gap > 0, r * (1 + gap / line), r))
+    new = jnp.where(done, r, jnp.clip(r * (1 + s), low, high))
+    # Empirically the remaining error is at most 0.2 of this, relative to |z|.
+    left = variance * jnp.abs(jnp.power(new / r - 1, 3))
+    return new, low, high, left > jnp.finfo(k.dtype).eps
 
 
 def _first_step(
@@ -135,17 +173,34 @@ def _first_step(
     vanishes.
     """
     norm, z_norm = jnp.sqrt(b2), jnp.sqrt(z2)
-    start = jnp.where(vanishes, 0, k / norm)  # h(0)
-    gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
-    # At 0, in units of |z|, where the line's slope is 1. With the metric in units of
-    # |dz| / |z| its squares stay within float32's range.
+    # With the metric in units of |dz| / |z| its squares stay within float32's range.
     unit = groups.expand(z_norm / norm, groups.each(jnp.shape, z))
     terms = (
         lambda z, d, u: jnp.square(d * z) * (d * u),
         lambda z, d, u: jnp.square(d * z) * jnp.square(d * u),
     )
     mean, square = (m / b2 for m in _sums(groups, terms, z, d, unit))
-    # No slope is less than the line's, but where its terms underflow.
+    return step_from_zero(k, norm, z_norm, mean, square, vanishes)
+
+
+def step_from_zero(
+    k: jax.Array,
+    norm: jax.Array,
+    z_norm: jax.Array,
+    mean: jax.Array,
+    square: jax.Array,
+    vanishes: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the step from 0, and a bracket of the root.
+
+    ``mean`` and ``square`` are those of the metric in units of ``norm / z_norm``, with
+    the squares of ``d z`` as weights; ``norm`` and ``z_norm`` are the norms of ``d z``
+    and ``z``.
+    """
+    start = jnp.where(vanishes, 0, k / norm)  # h(0)
+    gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
+    # In units of |z|, where the line's slope is 1. No slope
+    # is less than the line's, but where its terms underflow.
     slope = jnp.where(vanishes, 1, jnp.maximum(mean, 1))
     curvature = 1.5 * jnp.maximum(square - mean * mean, 0)
     first = _rational_step(gap, slope, 1.0, curvature, start * (slope - 1))

@@ -9,6 +9,25 @@ from rmda_jax._types import Arrays
 from rmda_jax.regularizers._penalties import AffineSlope
 from rmda_jax.regularizers.solvers._group_norm import first_norms, group_norms
 from rmda_jax.regularizers.solvers._layout import GroupLayout
+from rmda_jax.regularizers.solvers._together import GroupLasso
+
+
+def as_group_lasso(
+    groups: GroupLayout, slope: AffineSlope, z: Arrays, d: Arrays, level: jax.Array
+) -> GroupLasso | None:
+    """Return the group lasso that has the metric prox of a penalty, if one has.
+
+    Takes what `group_metric_prox` does.
+    """
+    if slope.knee != math.inf:
+        return None
+    if slope.curvature != 0:
+        # The quadratic part joins the loss: sum d (x - z)^2 + c x^2 is a square of
+        # the metric d + c around d z / (d + c), but for a constant.
+        c = groups.expand(level * slope.curvature, groups.each(jnp.shape, z))
+        z = groups.each(lambda d, z, c: d / (d + c) * z, d, z, c)
+        d = groups.each(jnp.add, d, c)
+    return GroupLasso(groups, z, d, level * slope.slope)
 
 
 def group_metric_prox(
@@ -27,16 +46,11 @@ def group_metric_prox(
       The minimiser, of ``z``'s shape, and after how many steps it was found; None if
       that is fixed.
     """
-    k = level * slope.slope
-    if slope.knee == math.inf:
-        if slope.curvature != 0:
-            # The quadratic part joins the loss: sum d (x - z)^2 + c x^2 is a square of
-            # the metric d + c around d z / (d + c), but for a constant.
-            c = groups.expand(level * slope.curvature, groups.each(jnp.shape, z))
-            z = groups.each(lambda d, z, c: d / (d + c) * z, d, z, c)
-            d = groups.each(jnp.add, d, c)
-        return group_lasso_metric_prox(groups, z, d, k)
-    return _concave_metric_prox(groups, slope, z, d, level, k), None
+    problem = as_group_lasso(groups, slope, z, d, level)
+    if problem is not None:
+        r, n_steps = group_norms(*problem)
+        return minimiser(problem, r), n_steps
+    return _concave_metric_prox(groups, slope, z, d, level, level * slope.slope), None
 
 
 def group_l0_metric_prox(
@@ -59,16 +73,14 @@ def group_l0_metric_prox(
     return groups.each(lambda keep, z: jnp.where(keep, z, 0), keep, z)
 
 
-def group_lasso_metric_prox(
-    groups: GroupLayout, z: Arrays, d: Arrays, k: jax.Array
-) -> tuple[Arrays, jax.Array]:
-    """Return the metric prox of the group lasso with levels ``k``, and the steps."""
-    r, n_steps = group_norms(groups, z, d, k)
+def minimiser(problem: GroupLasso, r: jax.Array) -> Arrays:
+    """Return the minimiser whose groups have the norms ``r``."""
+    groups, z, d, k = problem
     shift = jnp.where(r == 0, jnp.inf, k / jnp.where(r == 0, 1, r))
     # Level 0 keeps even entries so small that their squares sum to 0.
     shift = groups.expand(jnp.where(k == 0, 0, shift), groups.each(jnp.shape, z))
     x = lambda shift, d, z: jnp.where(shift == jnp.inf, 0, d / (d + shift) * z)
-    return groups.each(x, shift, d, z), n_steps
+    return groups.each(x, shift, d, z)
 
 
 def _concave_metric_prox(
