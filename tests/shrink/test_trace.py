@@ -158,6 +158,11 @@ def transformed(p, x):
     return jnp.tanh(jnp.fft.irfft(spectrum, n=5, axis=1)) @ p["head"]
 
 
+def ensemble(p, x):
+    # A convolution of mapped kernels makes a reshape that permutes.
+    return jax.vmap(lambda a, b: conv(jnp.tanh(conv(x, a)), b))(p["a"], p["b"]).sum(0)
+
+
 X, IMAGE = jnp.ones((3, 4)), jnp.ones((2, 4, 4, 3))
 SEQUENCE, TOKENS = jnp.ones((2, 5, 4)), jnp.arange(6).reshape(2, 3)
 
@@ -242,6 +247,7 @@ MODELS = [
         SEQUENCE,
         [6, 5],
     ),
+    Model(ensemble, {"a": (2, 3, 3, 3, 5), "b": (2, 3, 3, 5, 2)}, IMAGE, [5]),
     Model(checkpointed, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
 ]
 IDS = [model.fn.__name__ for model in MODELS]
