@@ -1,4 +1,4 @@
-"""LoRA on a closed-over base, fused q, k and v under norms, a single shuffle."""
+"""LoRA on a closed-over base, fused q, k and v under norms, experts, shifts."""
 
 import jax
 import jax.numpy as jnp
@@ -119,3 +119,42 @@ def test_a_kernel_that_is_shuffled_loses_whole_rows_of_the_reshape(rows, width):
     params = zeros(drawn({"in": (4, 6), "out": (6, 3)}), out=(0, rows))
     _, small = check(shuffled, params, normal(7, 4), goes=width < 6)
     assert small["in"].shape == (4, width)
+
+
+def by_groups(p, x):
+    """Multiply each row by the matrices of its expert; rows are sorted by experts."""
+    sizes = jnp.array([1, 0, len(x) - 1])
+    h = jnp.tanh(jax.lax.ragged_dot(x, p["up"], sizes))
+    return jax.lax.ragged_dot(
+        h * jax.lax.ragged_dot(x, p["gate"], sizes), p["down"], sizes
+    )
+
+
+EXPERTS = {"up": (3, 4, 6), "gate": (3, 4, 6), "down": (3, 6, 2)}
+
+
+def test_hidden_units_of_experts_by_ragged_products():
+    x, params = normal(5, 4), drawn(EXPERTS)
+    (rule,) = shrink.group_rules(by_groups, params, x).rules
+    assert rule.pattern == "down"
+    # One unit that no expert reads, and one that none makes; a third has one reader.
+    params["down"] = params["down"].at[:, 1].set(0).at[:2, 4].set(0)
+    params["gate"] = params["gate"].at[:, :, 3].set(0)
+    _, small = check(by_groups, params, x, other=normal(3, 4))
+    assert small["down"].shape == (3, 4, 2)
+    assert small["up"].shape == small["gate"].shape == (3, 4, 4)
+
+
+def test_rows_of_experts_are_no_terms_of_a_bias():
+    # Known rows times known matrices: what an expert adds depends on the group sizes.
+    def fn(p, x):
+        h = jax.lax.ragged_dot(
+            jnp.tanh(x @ p["in"] + p["b"]), p["up"], jnp.array([2, 3])
+        )
+        return h + p["c"]
+
+    params = drawn({"in": (4, 3), "b": (3,), "up": (2, 3, 2), "c": (2,)})
+    params["in"] = params["in"].at[:, 1].set(0)
+    plan = shrink.plan(fn, params, normal(5, 4), for_program=True)
+    assert plan.widths["up"] == (2, 3, 2)
+    assert not plan.folds
