@@ -136,18 +136,21 @@ class Program:
             jax.ShapeDtypeStruct(self._plan.shapes[name], dtype)
             for name, dtype in zip(names, dtypes, strict=True)
         ]
+        params, inputs = treedef.unflatten(specs), jax.tree.map(_spec, inputs)
+        # As in `plan`: were constants folded here, the jaxpr would be another one.
+        closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
         # What is computed here is known while tracing: nothing of it is traced.
         with jax.ensure_compile_time_eval():
-            params = treedef.unflatten(specs)
-            return self._traced(names, params, jax.tree.map(_spec, inputs))
+            return self._followed(names, closed, jax.tree.structure(shape), inputs)
 
-    def _traced(self, names: list[str], params: Params, inputs: Any) -> _Specialized:
-        closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
+    def _followed(
+        self, names: list[str], closed: Any, out_tree: Any, inputs: Any
+    ) -> _Specialized:
         found = followed(closed, names, for_program=True)
         masks = list(_removed_positions(self._plan, names))
         try:
             small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
-            return self._proved(found, small, jax.tree.structure(shape))
+            return self._proved(found, small, out_tree)
         except CannotShrinkError as error:
             raise ValueError(
                 f"`plan` does not fit `fn` at {_shapes(inputs)}: {error} Call `plan` "

@@ -158,3 +158,19 @@ def test_rows_of_experts_are_no_terms_of_a_bias():
     plan = shrink.plan(fn, params, normal(5, 4), for_program=True)
     assert plan.widths["up"] == (2, 3, 2)
     assert not plan.folds
+
+
+def test_zeros_that_two_concatenations_share_couple_nothing():
+    """Channels move a step to the left, or to the right, and zeros follow."""
+
+    def shifted(p, x):
+        h = x @ p["in"]
+        zeros = jnp.zeros_like(h[:, :1, :2])
+        left = jnp.concatenate([h[:, 1:, :2], zeros], axis=1)
+        right = jnp.concatenate([zeros, h[:, :-1, 2:4]], axis=1)
+        return jnp.tanh(jnp.concatenate([left, right, h[..., 4:]], axis=2)) @ p["out"]
+
+    params = drawn({"in": (4, 7), "out": (7, 2)})
+    params["out"] = params["out"].at[jnp.array([1, 2, 6])].set(0)
+    _, small = check(shifted, params, normal(2, 3, 4), other=normal(3, 3, 4))
+    assert small["in"].shape == (4, 4)
