@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, shape_dtype_of
@@ -140,6 +141,12 @@ def group_rules(
     names, leaves = leaf_names(params), jax.tree.leaves(params)
     shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
     allowed = _matching(names, (where,) if isinstance(where, str) else where)
+    # Regularizers take no others, such as quantized or complex kernels.
+    allowed &= {
+        name
+        for name, leaf in zip(names, leaves, strict=True)
+        if jnp.issubdtype(shape_dtype_of(leaf)[1], jnp.floating)
+    }
     options["for_program"] = for_program
     traces = traced(fn, params, *inputs, **options)
     hold_back(traces, couplings)
