@@ -174,3 +174,23 @@ def test_zeros_that_two_concatenations_share_couple_nothing():
     params["out"] = params["out"].at[jnp.array([1, 2, 6])].set(0)
     _, small = check(shifted, params, normal(2, 3, 4), other=normal(3, 3, 4))
     assert small["in"].shape == (4, 4)
+
+
+@pytest.mark.parametrize("custom", [jax.custom_jvp, jax.custom_vjp])
+def test_what_has_a_custom_derivative_may_close_over_an_array(custom):
+    scale = jnp.arange(1.0, 7)
+
+    def fn(p, x):
+        @custom
+        def scaled(h):
+            return jnp.sin(h) * scale
+
+        if custom is jax.custom_jvp:
+            scaled.defjvp(lambda h, t: (scaled(*h), 3 * t[0] * scale))
+        else:
+            scaled.defvjp(lambda h: (scaled(h), None), lambda _, y: (3 * y * scale,))
+        return scaled(x @ p["in"]) @ p["out"]
+
+    params = drawn({"in": (4, 6), "out": (6, 2)})
+    params["out"] = params["out"].at[1:3].set(0)
+    check(fn, params, normal(3, 4), other=normal(5, 4))
