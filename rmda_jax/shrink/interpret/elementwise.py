@@ -130,8 +130,9 @@ def elementwise_values(
 
 register(
     "add sub max min pow rem atan2 nextafter and or xor eq ne lt le gt ge clamp "
-    "add_any shift_left shift_right_logical shift_right_arithmetic complex mulhi igamma "
-    "igammac igamma_grad_a random_gamma_grad polygamma zeta regularized_incomplete_beta",
+    "add_any shift_left shift_right_logical shift_right_arithmetic complex mulhi "
+    "igamma igammac igamma_grad_a random_gamma_grad polygamma zeta "
+    "regularized_incomplete_beta",
     axes=elementwise_axes,
     values=elementwise_values,
     small=run_aligned,
