@@ -506,6 +506,12 @@ def test_leaves_that_no_regularizer_takes_have_no_rule():
     assert "6 units" in rules.left_out[0]
 
 
+def test_leaves_that_the_function_does_not_read_are_no_units():
+    fn = lambda params, x: jnp.tanh(x @ params["a"]) @ params["b"]
+    params = {"a": jnp.ones((3, 6)), "b": jnp.ones((6, 2)), "average": jnp.ones((3, 6))}
+    assert shrink.group_rules(fn, params, jnp.ones((2, 3))).left_out == ()
+
+
 def test_where_leaves_statistics_out():
     found = rules("normalized", side="producers", where=("conv", "s*"))
     assert found == [{"conv": -1, "scale": -1, "shift": -1}]

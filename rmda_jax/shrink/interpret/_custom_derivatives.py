@@ -62,9 +62,9 @@ def with_jvp(
 ) -> list[Any]:
     """Call a small function of `jax.custom_jvp`, with its derivative."""
     inputs, outputs = _arrays(interpreter)
-    consts, operands = _apart(eqn, operands)
-    first, fn = len(consts), functools.partial(fn, *consts)
-    moving = [i for i, x in enumerate(inputs) if i >= first and _is_inexact(x.aval)]
+    consts, operands, places = _apart(eqn, operands)
+    fn = functools.partial(fn, *consts)
+    moving = [i for i in places if _is_inexact(inputs[i].aval)]
     varying = [i for i, x in enumerate(outputs) if _is_inexact(x.aval)]
 
     @functools.cache
@@ -86,7 +86,7 @@ def with_jvp(
 
     @run.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        args = [*consts, *primals, *(tangents[i - first] for i in moving)]
+        args = [*consts, *primals, *(tangents[places.index(i)] for i in moving)]
         found = derivative()(args, [*outputs, *(outputs[i] for i in varying)])
         out, moved = found[: len(outputs)], iter(found[len(outputs) :])
         return out, [
@@ -102,9 +102,9 @@ def with_vjp(
 ) -> list[Any]:
     """Call a small function of `jax.custom_vjp`, with its derivative."""
     inputs, outputs = _arrays(interpreter)
-    consts, operands = _apart(eqn, operands)
-    first, fn = len(consts), functools.partial(fn, *consts)
-    moving = [i for i, x in enumerate(inputs) if i >= first and _is_inexact(x.aval)]
+    consts, operands, places = _apart(eqn, operands)
+    fn = functools.partial(fn, *consts)
+    moving = [i for i in places if _is_inexact(inputs[i].aval)]
     varying = [i for i, x in enumerate(outputs) if _is_inexact(x.aval)]
 
     @functools.cache
@@ -131,13 +131,9 @@ def with_vjp(
 
         closed = jax.make_jaxpr(forward)(*(x.aval for x in inputs))
         ahead = small(closed, inputs, interpreter.label)
-        n_out = len(outputs)
-        residuals = [
-            _array(aval, value, ahead.interpreter.removed)
-            for aval, value in zip(
-                closed.out_avals[n_out:], ahead.outputs[n_out:], strict=True
-            )
-        ]
+        rows = zip(closed.out_avals, ahead.outputs, strict=True)
+        found = [_array(x, value, ahead.interpreter.removed) for x, value in rows]
+        residuals = found[len(outputs) :]
         moved = [outputs[i] for i in varying]
         back = jax.make_jaxpr(backward)(
             [x.aval for x in residuals], [x.aval for x in moved]
@@ -155,7 +151,6 @@ def with_vjp(
     def backward(residuals: Any, cotangents: Any) -> Any:
         args = [*residuals, *(cotangents[i] for i in varying)]
         found = iter(derivative()[1](args, [inputs[i] for i in moving]))
-        places = range(first, len(inputs))
         return tuple(next(found) if i in moving else None for i in places)
 
     _ = run.defvjp(forward, backward)
@@ -211,13 +206,14 @@ def _arrays(interpreter: SmallInterpreter) -> tuple[list[Array], list[Array]]:
     return inputs, outputs
 
 
-def _apart(eqn: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Return the arrays that a function closes over, and its arguments.
+def _apart(eqn: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any], range]:
+    """Return the arrays that a function closes over, its arguments, and their places.
 
     Its derivative is by the arguments alone: JAX raises where it is asked for another.
     """
     n_consts = eqn.params.get("num_consts", 0)
-    return list(operands[:n_consts]), list(operands[n_consts:])
+    consts, arguments = list(operands[:n_consts]), list(operands[n_consts:])
+    return consts, arguments, range(n_consts, len(operands))
 
 
 def _of_some(eqn: Any, operands: Sequence[Any], moving: Sequence[int]) -> Any:
