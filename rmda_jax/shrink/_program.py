@@ -137,25 +137,28 @@ class Program:
             for name, dtype in zip(names, dtypes, strict=True)
         ]
         params, inputs = treedef.unflatten(specs), jax.tree.map(_spec, inputs)
-        # As in `plan`: were constants folded here, the jaxpr would be another one.
-        closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
-        # What is computed here is known while tracing: nothing of it is traced.
-        with jax.ensure_compile_time_eval():
-            return self._followed(names, closed, jax.tree.structure(shape), inputs)
-
-    def _followed(
-        self, names: list[str], closed: Any, out_tree: Any, inputs: Any
-    ) -> _Specialized:
-        found = followed(closed, names, for_program=True)
-        masks = list(_removed_positions(self._plan, names))
+        trace = lambda: jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
+        # What is computed there is known while tracing: nothing of it is traced.
+        now = jax.ensure_compile_time_eval
         try:
-            small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
-            return self._proved(found, small, out_tree)
+            with now():  # constants are folded, so that tables are cut while tracing
+                return self._followed(names, *trace())
+        except CannotShrinkError:
+            closed, shape = trace()  # zeros that are used twice couple units if folded
+        try:
+            with now():
+                return self._followed(names, closed, shape)
         except CannotShrinkError as error:
             raise ValueError(
                 f"`plan` does not fit `fn` at {_shapes(inputs)}: {error} Call `plan` "
                 "and `program` with this function, and inputs of these shapes."
             ) from None
+
+    def _followed(self, names: list[str], closed: Any, shape: Any) -> _Specialized:
+        found = followed(closed, names, for_program=True)
+        masks = list(_removed_positions(self._plan, names))
+        small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
+        return self._proved(found, small, jax.tree.structure(shape))
 
     def _proved(
         self, found: Traced, small: SmallInterpreter, out_tree: Any
