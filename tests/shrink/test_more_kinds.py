@@ -194,3 +194,18 @@ def test_what_has_a_custom_derivative_may_close_over_an_array(custom):
     params = drawn({"in": (4, 6), "out": (6, 2)})
     params["out"] = params["out"].at[1:3].set(0)
     check(fn, params, normal(3, 4), other=normal(5, 4))
+
+
+@pytest.mark.filterwarnings("ignore:all units are zero")
+def test_heads_stay_where_nothing_is_left_of_queries_and_keys():
+    def fn(p, x):
+        q, k, v = ((x @ p[name]).reshape(-1, 2, 3) for name in "qkv")
+        weights = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k))
+        return jnp.einsum("hts,shd->thd", weights, v).reshape(-1, 6) @ p["o"]
+
+    params = drawn({"q": (4, 6), "k": (4, 6), "v": (4, 6), "o": (6, 2)})
+    params["q"] = jnp.zeros_like(params["q"])
+    params["o"] = params["o"].at[jnp.array([1, 3, 4, 5])].set(0)  # and a whole head
+    _, small = check(fn, params, normal(5, 4), other=normal(3, 4))
+    widths = {name: small[name].shape[1] for name in "qkv"}
+    assert widths == {"q": 0, "k": 0, "v": 2}
