@@ -61,6 +61,7 @@ _HAIKU = {
     "haiku_attention": "transformer",
     "haiku_lstm": "LSTM",
     "haiku_resnet": "ResNet",
+    "haiku_mobilenet": "MobileNet",
 }
 _EQUINOX = {
     "equinox_attention": "transformer",
@@ -91,6 +92,12 @@ _VIT = {
     "num_heads": 4,
 }
 _STAGES = {"in_channels": 3, "depths": [1, 1, 1, 1]}
+_THREE_STAGES = {
+    "in_channels": 3,
+    "widths": [8, 8, 8],
+    "depths": [1, 1, 1],
+    "block_types": ["conv", "conv", "attention"],
+}
 
 ENTRIES = {
     **{n: _layers(*title, "flax", "flax_layers", n) for n, title in _FLAX.items()},
@@ -219,6 +226,54 @@ ENTRIES = {
         depths=[1],
         num_heads=[2],
         attentions_layers=("mamba2mixer",),
+    ),
+    "equimo_lowformer": _entry(
+        "LowFormer",
+        "Equinox",
+        "equimo",
+        packages.equimo,
+        "lowformer",
+        "LowFormer",
+        att_strides=[1, 1, 1],
+        attention_type="softmax",
+        **_THREE_STAGES,
+    ),
+    "equimo_reduceformer": _entry(
+        "ReduceFormer",
+        "Equinox",
+        "equimo",
+        packages.equimo,
+        "reduceformer",
+        "ReduceFormer",
+        head_dim=4,
+        **_THREE_STAGES,
+    ),
+    "convmixer": _entry(
+        "ConvMixer",
+        "linen",
+        "jax-models",
+        packages.jax_models,
+        "conv_mixer",
+        "ConvMixer",
+        features=8,
+        patch_size=2,
+        num_mixer_layers=2,
+        filter_size=3,
+    ),
+    "cait": _entry(
+        "CaiT",
+        "linen",
+        "jax-models",
+        packages.jax_models,
+        "cait",
+        "CaiT",
+        patch_size=4,
+        embed_dim=8,
+        depth=1,
+        num_heads=2,
+        mlp_ratio=2,
+        depth_token_only=1,
+        mlp_ratio_clstk=2,
     ),
 }
 """By name, in the order of the table."""

@@ -1,4 +1,4 @@
-"""Small models of the plain layers of Haiku, and a network of its own."""
+"""Small models of the plain layers of Haiku, and networks of its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +42,11 @@ def haiku_resnet(x: jax.Array, is_training: bool) -> jax.Array:
     return net(x, is_training)
 
 
+def haiku_mobilenet(x: jax.Array, is_training: bool) -> jax.Array:
+    """Compute Haiku's own network of depthwise convolutions, at small widths."""
+    return hk.nets.MobileNetV1((1, 2), (4, 8), 3)(x, is_training)
+
+
 def haiku_model(forward: Callable[[jax.Array, bool], Any], *shape: int) -> Model:
     """Return a function of Haiku as a model; its statistics are among the params."""
     net, x = hk.without_apply_rng(hk.transform_with_state(forward)), vectors(*shape)
@@ -54,4 +59,5 @@ MODELS: dict[str, Callable[[], Model]] = {
     "haiku_attention": lambda: haiku_model(haiku_attention, 2, 4, 5),
     "haiku_lstm": lambda: haiku_model(haiku_lstm, 4, 2, 5),
     "haiku_resnet": lambda: haiku_model(haiku_resnet, 1, 32, 32, 3),
+    "haiku_mobilenet": lambda: haiku_model(haiku_mobilenet, 1, 8, 8, 3),
 }

@@ -146,6 +146,14 @@ def equimo(module: str, name: str, **sizes: Any) -> Model:
     return of_equinox(made, x, call=lambda m, x: m(x, KEY, inference=True))
 
 
+def jax_models(module: str, name: str, **sizes: Any) -> Model:
+    """Return an image model of jax-models."""
+    make = getattr(importlib.import_module(f"jax_models.models.{module}"), name)
+    made, x = make(num_classes=3, **sizes), vectors(1, 8, 8, 3)
+    fn = lambda p, x: made.apply(p, x, deterministic=True)
+    return of_function(fn, made.init(KEY, x, deterministic=True), x)
+
+
 def brax_mlp() -> Model:
     """Return the network of a policy."""
     from brax.training.networks import MLP

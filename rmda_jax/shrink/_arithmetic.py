@@ -16,6 +16,7 @@ import numpy as np
 from rmda_jax.shrink._lengths import ZERO, Lengths, Polynomial, constant, plus, times
 from rmda_jax.shrink.interpret._axes import AxisInterpreter, EqnAxes
 from rmda_jax.shrink.interpret._interpreter import Path
+from rmda_jax.shrink.interpret.contractions import is_contraction
 
 _ONE_PER_ENTRY = (
     "abs neg sign floor ceil round exp2 is_finite square real imag conj add sub mul "
@@ -137,6 +138,11 @@ def _of_equation(equation: EqnAxes, lengths: Lengths) -> Polynomial:
         summed, _ = eqn.params["dimension_numbers"][0]
         sums = [lengths.length(operands[0].axes[i]) for i in summed]
         return times([constant(2), lengths.size(results[0].axes), *sums])
+    if name == "ragged_dot_general" and is_contraction(eqn):
+        # Where XLA multiplies each row by all matrices it counts more than is needed.
+        numbers = eqn.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+        summed = lengths.length(operands[0].axes[numbers[0][0][0]])
+        return times([constant(2), lengths.size(results[0].axes), summed])
     if name == "conv_general_dilated":
         return _of_convolution(equation, lengths)
     if name in _PER_ENTRY:

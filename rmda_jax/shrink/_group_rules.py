@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rmda_jax._types import Params, shape_dtype_of
@@ -140,6 +141,7 @@ def group_rules(
     names, leaves = leaf_names(params), jax.tree.leaves(params)
     shapes = {n: shape_dtype_of(x)[0] for n, x in zip(names, leaves, strict=True)}
     allowed = _matching(names, (where,) if isinstance(where, str) else where)
+    allowed &= _real(names, leaves)
     options["for_program"] = for_program
     traces = traced(fn, params, *inputs, **options)
     hold_back(traces, couplings)
@@ -207,6 +209,8 @@ class _Chosen(NamedTuple):
         for number, ((atom, group), places) in enumerate(rows):
             if number in numbers or group.frozen & skipped or group.size == 1:
                 continue
+            if not any(member.roles for member in group.members):
+                continue  # no output depends on them, as on averages for training
             if group.frozen and not traces.may_lose_layers(atom):
                 why = "; ".join(sorted(group.frozen))
             elif isinstance(places, str):
@@ -229,6 +233,12 @@ def _matching(names: Sequence[str], patterns: Iterable[str]) -> set[str]:
             )
         found.update(matched)
     return found
+
+
+def _real(names: Sequence[str], leaves: Sequence[Any]) -> set[str]:
+    """Return the leaves that a regularizer takes: no quantized or complex kernels."""
+    is_real = lambda x: jnp.issubdtype(shape_dtype_of(x)[1], jnp.floating)
+    return {name for name, x in zip(names, leaves, strict=True) if is_real(x)}
 
 
 def _disjoint(sets: list[list[Place]], first: Sequence[bool]) -> list[int]:

@@ -25,6 +25,7 @@ from rmda_jax.shrink.interpret._values import (
     ValueInterpreter,
     known,
 )
+from rmda_jax.shrink.interpret.contractions import is_contraction
 from rmda_jax.specs._report import called_out, warn_of_zeros
 
 
@@ -331,7 +332,7 @@ def contractions_of(found: Traced, values: ValueInterpreter) -> dict[Path, Contr
     return {
         path: Contraction(eqn, values.contractions.get(path))
         for path, eqn in found.axes.eqns.items()
-        if eqn.eqn.primitive.name in ("dot_general", "conv_general_dilated")
+        if is_contraction(eqn.eqn)
     }
 
 

@@ -136,23 +136,29 @@ class Program:
             jax.ShapeDtypeStruct(self._plan.shapes[name], dtype)
             for name, dtype in zip(names, dtypes, strict=True)
         ]
-        # What is computed here is known while tracing: nothing of it is traced.
-        with jax.ensure_compile_time_eval():
-            params = treedef.unflatten(specs)
-            return self._traced(names, params, jax.tree.map(_spec, inputs))
-
-    def _traced(self, names: list[str], params: Params, inputs: Any) -> _Specialized:
-        closed, shape = jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
-        found = followed(closed, names, for_program=True)
-        masks = list(_removed_positions(self._plan, names))
+        params, inputs = treedef.unflatten(specs), jax.tree.map(_spec, inputs)
+        trace = lambda: jax.make_jaxpr(self._fn, return_shape=True)(params, *inputs)
+        # What is computed there is known while tracing: nothing of it is traced.
+        now = jax.ensure_compile_time_eval
         try:
-            small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
-            return self._proved(found, small, jax.tree.structure(shape))
+            with now():  # constants are folded, so that tables are cut while tracing
+                return self._followed(names, *trace())
+        except CannotShrinkError:
+            closed, shape = trace()  # zeros that are used twice couple units if folded
+        try:
+            with now():
+                return self._followed(names, closed, shape)
         except CannotShrinkError as error:
             raise ValueError(
                 f"`plan` does not fit `fn` at {_shapes(inputs)}: {error} Call `plan` "
                 "and `program` with this function, and inputs of these shapes."
             ) from None
+
+    def _followed(self, names: list[str], closed: Any, shape: Any) -> _Specialized:
+        found = followed(closed, names, for_program=True)
+        masks = list(_removed_positions(self._plan, names))
+        small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
+        return self._proved(found, small, jax.tree.structure(shape))
 
     def _proved(
         self, found: Traced, small: SmallInterpreter, out_tree: Any

@@ -41,15 +41,18 @@ class Contraction:
         self, found: EqnAxes, operands: tuple[PartialValue, PartialValue] | None
     ) -> None:
         self.eqn, self.operands = found.eqn, operands
-        self.axes = tuple(x.axes for x in found.operands)
+        self.axes = tuple(x.axes for x in found.operands[:2])
         self.result = found.results[0].axes
         self.label = (
-            " and ".join(x.leaf for x in found.operands if x.leaf) or "a product"
+            " and ".join(x.leaf for x in found.operands[:2] if x.leaf) or "a product"
         )
         if self.is_convolution:
             numbers = self.eqn.params["dimension_numbers"]
             self.summed = (numbers.lhs_spec[1],), (numbers.rhs_spec[1],)
             self.batch = (), ()
+        elif self.is_ragged:
+            numbers = self.eqn.params["ragged_dot_dimension_numbers"]
+            self.summed, self.batch = numbers.dot_dimension_numbers
         else:
             self.summed, self.batch = self.eqn.params["dimension_numbers"]
 
@@ -57,6 +60,11 @@ class Contraction:
     def is_convolution(self) -> bool:
         """Whether it is a convolution."""
         return self.eqn.primitive.name == "conv_general_dilated"
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether it is a product of rows with matrices by groups, as of experts."""
+        return self.eqn.primitive.name == "ragged_dot_general"
 
     @property
     def n_groups(self) -> int:
@@ -107,7 +115,7 @@ class Contraction:
         # factor is unknown the other is 0, so that 0 may stand for the unknown one.
         params = self.eqn.params | {"precision": (lax.Precision.HIGHEST,) * 2}
         terms = np.where(missing, a.value, np.zeros((), a.value.dtype))
-        if terms.any() and b.value.any():
+        if not self.is_ragged and terms.any() and b.value.any():
             out = np.asarray(self.eqn.primitive.bind(terms, b.value, **params))
         else:
             result = self.eqn.outvars[0].aval
@@ -133,7 +141,8 @@ class Contraction:
         zero, known = zero[0] | zero[1], known[0] & known[1]
         # A convolution sums windows, which vary at the borders if the activation does:
         # there it must be the activation that is the same everywhere.
-        sides = sides[:1] if self.is_convolution else sides
+        # The groups of a ragged product vary: no bias takes a constant of them.
+        sides = sides[:1] if self.is_convolution else () if self.is_ragged else sides
         uniform = np.zeros_like(zero)
         for i, x in sides if (known & ~zero).any() else ():
             wide = x.value.astype(np.promote_types(x.value.dtype, np.float32))

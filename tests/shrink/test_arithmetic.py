@@ -62,6 +62,11 @@ def test_flops_are_those_of_the_compiler(name):
     np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
+def test_a_product_with_the_matrices_of_experts_is_what_each_row_needs():
+    fn = lambda p, x: lax.ragged_dot(x, p, jnp.array([1, 4]))
+    assert total_flops(fn, jnp.ones((2, 4, 6)), jnp.ones((5, 4))) == 2 * 5 * 4 * 6
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -491,6 +491,29 @@ def test_where_must_allow_all_that_reads_a_unit():
     assert spec.left_out == ("6 units embed[1] head[0] in0[0] ...: read by head",)
 
 
+def test_leaves_that_no_regularizer_takes_have_no_rule():
+    def fn(params, x):
+        h = jax.nn.relu(x @ (params["quantized"] * params["scales"]))
+        return jax.nn.relu(h @ params["up"]) @ params["down"]
+
+    params = {
+        "quantized": jnp.ones((3, 6), jnp.int8),
+        "scales": jnp.ones(6),
+        "up": jnp.ones((6, 4), jnp.int8),
+        "down": jnp.ones((4, 2)),
+    }
+    rules = shrink.group_rules(fn, params, jnp.ones((2, 3)))
+    assert [rule.pattern for rule in rules.rules] == ["down"]
+    assert rules.resolve(params)
+    assert "6 units" in rules.left_out[0]
+
+
+def test_leaves_that_the_function_does_not_read_are_no_units():
+    fn = lambda params, x: jnp.tanh(x @ params["a"]) @ params["b"]
+    params = {"a": jnp.ones((3, 6)), "b": jnp.ones((6, 2)), "average": jnp.ones((3, 6))}
+    assert shrink.group_rules(fn, params, jnp.ones((2, 3))).left_out == ()
+
+
 def test_where_leaves_statistics_out():
     found = rules("normalized", side="producers", where=("conv", "s*"))
     assert found == [{"conv": -1, "scale": -1, "shift": -1}]

@@ -1,4 +1,4 @@
-"""LoRA on a closed-over base, fused q, k and v under norms, a single shuffle."""
+"""LoRA on a closed-over base, fused q, k and v under norms, experts, shifts."""
 
 import jax
 import jax.numpy as jnp
@@ -119,3 +119,93 @@ def test_a_kernel_that_is_shuffled_loses_whole_rows_of_the_reshape(rows, width):
     params = zeros(drawn({"in": (4, 6), "out": (6, 3)}), out=(0, rows))
     _, small = check(shuffled, params, normal(7, 4), goes=width < 6)
     assert small["in"].shape == (4, width)
+
+
+def by_groups(p, x):
+    """Multiply each row by the matrices of its expert; rows are sorted by experts."""
+    sizes = jnp.array([1, 0, len(x) - 1])
+    h = jnp.tanh(jax.lax.ragged_dot(x, p["up"], sizes))
+    return jax.lax.ragged_dot(
+        h * jax.lax.ragged_dot(x, p["gate"], sizes), p["down"], sizes
+    )
+
+
+EXPERTS = {"up": (3, 4, 6), "gate": (3, 4, 6), "down": (3, 6, 2)}
+
+
+def test_hidden_units_of_experts_by_ragged_products():
+    x, params = normal(5, 4), drawn(EXPERTS)
+    (rule,) = shrink.group_rules(by_groups, params, x).rules
+    assert rule.pattern == "down"
+    # One unit that no expert reads, and one that none makes; a third has one reader.
+    params["down"] = params["down"].at[:, 1].set(0).at[:2, 4].set(0)
+    params["gate"] = params["gate"].at[:, :, 3].set(0)
+    _, small = check(by_groups, params, x, other=normal(3, 4))
+    assert small["down"].shape == (3, 4, 2)
+    assert small["up"].shape == small["gate"].shape == (3, 4, 4)
+
+
+def test_rows_of_experts_are_no_terms_of_a_bias():
+    # Known rows times known matrices: what an expert adds depends on the group sizes.
+    def fn(p, x):
+        h = jax.lax.ragged_dot(
+            jnp.tanh(x @ p["in"] + p["b"]), p["up"], jnp.array([2, 3])
+        )
+        return h + p["c"]
+
+    params = drawn({"in": (4, 3), "b": (3,), "up": (2, 3, 2), "c": (2,)})
+    params["in"] = params["in"].at[:, 1].set(0)
+    plan = shrink.plan(fn, params, normal(5, 4), for_program=True)
+    assert plan.widths["up"] == (2, 3, 2)
+    assert not plan.folds
+
+
+def test_zeros_that_two_concatenations_share_couple_nothing():
+    """Channels move a step to the left, or to the right, and zeros follow."""
+
+    def shifted(p, x):
+        h = x @ p["in"]
+        zeros = jnp.zeros_like(h[:, :1, :2])
+        left = jnp.concatenate([h[:, 1:, :2], zeros], axis=1)
+        right = jnp.concatenate([zeros, h[:, :-1, 2:4]], axis=1)
+        return jnp.tanh(jnp.concatenate([left, right, h[..., 4:]], axis=2)) @ p["out"]
+
+    params = drawn({"in": (4, 7), "out": (7, 2)})
+    params["out"] = params["out"].at[jnp.array([1, 2, 6])].set(0)
+    _, small = check(shifted, params, normal(2, 3, 4), other=normal(3, 3, 4))
+    assert small["in"].shape == (4, 4)
+
+
+@pytest.mark.parametrize("custom", [jax.custom_jvp, jax.custom_vjp])
+def test_what_has_a_custom_derivative_may_close_over_an_array(custom):
+    scale = jnp.arange(1.0, 7)
+
+    def fn(p, x):
+        @custom
+        def scaled(h):
+            return jnp.sin(h) * scale
+
+        if custom is jax.custom_jvp:
+            scaled.defjvp(lambda h, t: (scaled(*h), 3 * t[0] * scale))
+        else:
+            scaled.defvjp(lambda h: (scaled(h), None), lambda _, y: (3 * y * scale,))
+        return scaled(x @ p["in"]) @ p["out"]
+
+    params = drawn({"in": (4, 6), "out": (6, 2)})
+    params["out"] = params["out"].at[1:3].set(0)
+    check(fn, params, normal(3, 4), other=normal(5, 4))
+
+
+@pytest.mark.filterwarnings("ignore:all units are zero")
+def test_heads_stay_where_nothing_is_left_of_queries_and_keys():
+    def fn(p, x):
+        q, k, v = ((x @ p[name]).reshape(-1, 2, 3) for name in "qkv")
+        weights = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k))
+        return jnp.einsum("hts,shd->thd", weights, v).reshape(-1, 6) @ p["o"]
+
+    params = drawn({"q": (4, 6), "k": (4, 6), "v": (4, 6), "o": (6, 2)})
+    params["q"] = jnp.zeros_like(params["q"])
+    params["o"] = params["o"].at[jnp.array([1, 3, 4, 5])].set(0)  # and a whole head
+    _, small = check(fn, params, normal(5, 4), other=normal(3, 4))
+    widths = {name: small[name].shape[1] for name in "qkv"}
+    assert widths == {"q": 0, "k": 0, "v": 2}

@@ -209,6 +209,7 @@ BETWEEN = {
     "numbers": lambda h, p: h * jnp.arange(1, 9),
     "constants": lambda h, p: jnp.tanh(h * np.arange(1.0, 9)),
     "gradient inside": lambda h, p: jax.grad(lambda h: jnp.sum(jnp.sin(h) ** 2))(h),
+    "special functions": lambda h, p: jax.scipy.special.gammainc(1 + h**2, 2.0),
     "pieces": lambda h, p: jnp.concatenate([h[:, :2], h], 1)[:, 2:],
     "single unit": lambda h, p: h * h[:, 1:2],
 }
@@ -217,6 +218,23 @@ BETWEEN = {
 @pytest.mark.parametrize("name", BETWEEN)
 def test_what_is_between_layers_runs_small(name):
     _, small = check(between(BETWEEN[name]), two_layers(), X, other=normal(2, 6))
+    assert small["a"].shape == (6, 5)
+
+
+@jax.custom_batching.custom_vmap
+def mapped(h):
+    return jnp.sin(h) + 1
+
+
+mapped.def_vmap(lambda size, is_mapped, h: (jnp.sin(h) + 1, is_mapped[0]))
+
+CALLED = {"custom_vmap": mapped, "composite": lax.composite(jnp.sin, "test.sin")}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_what_is_called_runs_small(name):
+    fn = between(lambda h, p: CALLED[name](h))
+    _, small = check(fn, two_layers(), X, other=normal(2, 6), differs=False)
     assert small["a"].shape == (6, 5)
 
 

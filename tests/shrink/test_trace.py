@@ -155,6 +155,16 @@ def written(p, x):
     return lax.dynamic_update_slice(cache, sums, (0, 2, 0)) @ p["o"]
 
 
+def transformed(p, x):
+    spectrum = jnp.fft.rfft(x @ p["lift"], axis=1) @ p["mix"]
+    return jnp.tanh(jnp.fft.irfft(spectrum, n=5, axis=1)) @ p["head"]
+
+
+def ensemble(p, x):
+    # A convolution of mapped kernels makes a reshape that permutes.
+    return jax.vmap(lambda a, b: conv(jnp.tanh(conv(x, a)), b))(p["a"], p["b"]).sum(0)
+
+
 X, IMAGE = jnp.ones((3, 4)), jnp.ones((2, 4, 4, 3))
 SEQUENCE, TOKENS = jnp.ones((2, 5, 4)), jnp.arange(6).reshape(2, 3)
 
@@ -233,6 +243,13 @@ MODELS = [
     Model(tiled, {"a": (4, 5), "c": (10, 2)}, X, [5]),
     Model(ranked, {"in": (4, 6), "score": (6, 1), "head": (6, 2)}, SEQUENCE, [6]),
     Model(written, {"a": (4, 5), "o": (5, 2)}, SEQUENCE, [5]),
+    Model(
+        transformed,
+        {"lift": (4, 6), "mix": (6, 5), "head": (5, 2)},
+        SEQUENCE,
+        [6, 5],
+    ),
+    Model(ensemble, {"a": (2, 3, 3, 3, 5), "b": (2, 3, 3, 5, 2)}, IMAGE, [5]),
     Model(checkpointed, {"a": (4, 7), "b": (7,), "c": (7, 2)}, X, [7]),
 ]
 IDS = [model.fn.__name__ for model in MODELS]

@@ -62,7 +62,9 @@ def with_jvp(
 ) -> list[Any]:
     """Call a small function of `jax.custom_jvp`, with its derivative."""
     inputs, outputs = _arrays(interpreter)
-    moving = [i for i, x in enumerate(inputs) if _is_inexact(x.aval)]
+    consts, operands, places = _apart(eqn, operands)
+    fn = functools.partial(fn, *consts)
+    moving = [i for i in places if _is_inexact(inputs[i].aval)]
     varying = [i for i, x in enumerate(outputs) if _is_inexact(x.aval)]
 
     @functools.cache
@@ -84,7 +86,7 @@ def with_jvp(
 
     @run.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        args = [*primals, *(tangents[i] for i in moving)]
+        args = [*consts, *primals, *(tangents[places.index(i)] for i in moving)]
         found = derivative()(args, [*outputs, *(outputs[i] for i in varying)])
         out, moved = found[: len(outputs)], iter(found[len(outputs) :])
         return out, [
@@ -100,7 +102,9 @@ def with_vjp(
 ) -> list[Any]:
     """Call a small function of `jax.custom_vjp`, with its derivative."""
     inputs, outputs = _arrays(interpreter)
-    moving = [i for i, x in enumerate(inputs) if _is_inexact(x.aval)]
+    consts, operands, places = _apart(eqn, operands)
+    fn = functools.partial(fn, *consts)
+    moving = [i for i in places if _is_inexact(inputs[i].aval)]
     varying = [i for i, x in enumerate(outputs) if _is_inexact(x.aval)]
 
     @functools.cache
@@ -126,32 +130,28 @@ def with_vjp(
             return jax.tree.unflatten(trees[0], residuals)(full)
 
         closed = jax.make_jaxpr(forward)(*(x.aval for x in inputs))
-        first = small(closed, inputs, interpreter.label)
-        n_out = len(outputs)
-        residuals = [
-            _array(aval, value, first.interpreter.removed)
-            for aval, value in zip(
-                closed.out_avals[n_out:], first.outputs[n_out:], strict=True
-            )
-        ]
+        ahead = small(closed, inputs, interpreter.label)
+        rows = zip(closed.out_avals, ahead.outputs, strict=True)
+        found = [_array(x, value, ahead.interpreter.removed) for x, value in rows]
+        residuals = found[len(outputs) :]
         moved = [outputs[i] for i in varying]
         back = jax.make_jaxpr(backward)(
             [x.aval for x in residuals], [x.aval for x in moved]
         )
-        return first, small(back, [*residuals, *moved], interpreter.label)
+        return ahead, small(back, [*residuals, *moved], interpreter.label)
 
     @jax.custom_vjp
     def run(*xs: Any) -> list[Any]:
         return list(fn(*xs))
 
     def forward(*xs: Any) -> Any:
-        found = derivative()[0](xs, outputs)
+        found = derivative()[0]([*consts, *xs], outputs)
         return found[: len(outputs)], found[len(outputs) :]
 
     def backward(residuals: Any, cotangents: Any) -> Any:
         args = [*residuals, *(cotangents[i] for i in varying)]
         found = iter(derivative()[1](args, [inputs[i] for i in moving]))
-        return tuple(next(found) if i in moving else None for i in range(len(inputs)))
+        return tuple(next(found) if i in moving else None for i in places)
 
     _ = run.defvjp(forward, backward)
     return run(*operands)
@@ -204,6 +204,16 @@ def _arrays(interpreter: SmallInterpreter) -> tuple[list[Array], list[Array]]:
         )
     )
     return inputs, outputs
+
+
+def _apart(eqn: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any], range]:
+    """Return the arrays that a function closes over, its arguments, and their places.
+
+    Its derivative is by the arguments alone: JAX raises where it is asked for another.
+    """
+    n_consts = eqn.params.get("num_consts", 0)
+    consts, arguments = list(operands[:n_consts]), list(operands[n_consts:])
+    return consts, arguments, range(n_consts, len(operands))
 
 
 def _of_some(eqn: Any, operands: Sequence[Any], moving: Sequence[int]) -> Any:

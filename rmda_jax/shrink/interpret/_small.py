@@ -306,9 +306,10 @@ def removed_units(
     found: UnitMasks = {}
     for axis, mask in zip(axes, along, strict=True):
         for atom, positions in atoms_of(axis):
-            # Along an axis of a product of atoms others are removed with their units.
+            # Along an axis of a product of atoms the units of one are removed with all
+            # of another's, as heads of which no dimension is left; elsewhere they stay.
             removed = np.asarray(mask[positions].all(axis=1))
-            found[atom] = found.get(atom, np.zeros_like(removed)) | removed
+            found[atom] = found.get(atom, np.ones_like(removed)) & removed
     for axis, mask in zip(axes, along, strict=True):
         if (removed_along(axis, found) != mask).any():
             raise CannotShrinkError("it couples units that stay with units that go.")

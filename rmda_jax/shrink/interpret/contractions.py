@@ -1,4 +1,4 @@
-"""The rules of primitives that sum over units: `dot_general` and convolutions."""
+"""The rules of primitives that sum over units: products and convolutions."""
 
 import math
 from typing import Any
@@ -24,6 +24,7 @@ from rmda_jax.shrink.interpret._unification import digits_as_factors, unify
 from rmda_jax.shrink.interpret._values import (
     PartialValue,
     ValueInterpreter,
+    all_or_nothing,
     computed,
     with_provenance,
 )
@@ -178,3 +179,61 @@ register(
     values=contraction_values,
     small=run_resized(resized_convolution),
 )
+
+
+def ragged_dot_axes(
+    interpreter: AxisInterpreter, eqn: Any, *operands: AxisValue
+) -> list[AxisValue]:
+    """Unify the contracted axes; rows and matrices are counted by the group sizes."""
+    if not is_contraction(eqn):
+        return freeze_all(interpreter, eqn, *operands)
+    (a, b, *sizes), numbers = operands, eqn.params["ragged_dot_dimension_numbers"]
+    ((i,), (j,)), _ = numbers.dot_dimension_numbers
+    (row,), (matrix,) = numbers.lhs_ragged_dimensions, numbers.rhs_group_dimensions
+    digits_as_factors(a.axes[i] + b.axes[j])
+    x, y = (frozen_if_uniform(s, "ragged_dot") for s in (a.axes[i], b.axes[j]))
+    _ = unify(x, y)
+    interpreter.need_whole(0, a, [row], "ragged_dot")
+    interpreter.need_whole(1, b, [matrix], "ragged_dot")
+    for number, x in enumerate(sizes, 2):
+        interpreter.need_whole(number, x, range(len(x.axes)), "ragged_dot")
+    (out,) = {0, 1, 2} - {j, matrix}
+    interpreter.record_role(a, [i], "consumes")
+    interpreter.record_role(a, [row], "produces")
+    interpreter.record_role(b, [j], "consumes")
+    interpreter.record_role(b, [out], "produces")
+    return [AxisValue((a.axes[row], b.axes[out]))]
+
+
+def ragged_dot_values(
+    interpreter: ValueInterpreter, eqn: Any, *operands: PartialValue
+) -> list[PartialValue]:
+    """An entry is 0 if each of its terms has a factor that is, in all the groups."""
+    if not is_contraction(eqn):
+        return all_or_nothing(interpreter, eqn, *operands)
+    a, b = operands[:2]
+    interpreter.contractions[interpreter.path] = a, b
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    ((i,), (j,)), _ = numbers.dot_dimension_numbers
+    (matrix,) = numbers.rhs_group_dimensions
+    rows = np.moveaxis(~a.zero, i, 1).astype(np.float32)
+    columns = np.moveaxis(~b.zero, (matrix, j), (0, 1)).any(0).astype(np.float32)
+    unknown_mask = rows @ columns > 0.5
+    value = np.zeros(unknown_mask.shape, eqn.outvars[0].aval.dtype)
+    return [PartialValue(value, unknown_mask)]
+
+
+def is_contraction(eqn: Any) -> bool:
+    """Return whether an equation is a sum over units, of which each term is known.
+
+    Of the forms of a ragged product it is the one for experts: rows times matrices.
+    """
+    if eqn.primitive.name != "ragged_dot_general":
+        return eqn.primitive.name in ("dot_general", "conv_general_dilated")
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    (summed, _), (batch, _) = numbers.dot_dimension_numbers
+    ragged = numbers.lhs_ragged_dimensions
+    return len(summed) == 1 and not batch and tuple(ragged) != tuple(summed)
+
+
+register("ragged_dot_general", axes=ragged_dot_axes, values=ragged_dot_values)

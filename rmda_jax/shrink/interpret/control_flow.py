@@ -38,7 +38,7 @@ _MAX_PASSES = 8  # through a loop's body; after them nothing is known of its car
 
 def call(interpreter: Interpreter, eqn: Any, *operands: Any) -> Sequence[Any]:
     """Interpret what is called, whatever the values are."""
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call"):
         inner = eqn.params.get(name)
         if hasattr(inner, "jaxpr"):
             return interpreter.eval_closed_jaxpr(inner, operands)
@@ -49,7 +49,7 @@ def call(interpreter: Interpreter, eqn: Any, *operands: Any) -> Sequence[Any]:
 
 # A leaf stays a leaf inside of what is called: a view.
 register(
-    "pjit jit closed_call core_call custom_lin",
+    "pjit jit closed_call core_call custom_lin custom_vmap_call composite",
     axes=call,
     values=call,
     views=True,

@@ -40,7 +40,7 @@ register(
     "abs neg sign floor ceil round exp exp2 log log1p expm1 tanh sin cos tan asin "
     "acos atan sinh cosh asinh acosh atanh logistic sqrt rsqrt cbrt erf erfc erf_inv "
     "lgamma digamma integer_pow square is_finite not reduce_precision real imag conj "
-    "population_count clz name device_put",
+    "population_count clz name device_put reciprocal bessel_i0e bessel_i1e",
     axes=same_axes,
     values=unary_values,
 )
@@ -55,7 +55,8 @@ def same_values(
 
 
 register(
-    "copy copy_p stop_gradient optimization_barrier sharding_constraint pvary",
+    "copy copy_p stop_gradient optimization_barrier sharding_constraint pvary reshard "
+    "layout_constraint",
     axes=same_axes,
     values=same_values,
     views=True,
@@ -129,7 +130,9 @@ def elementwise_values(
 
 register(
     "add sub max min pow rem atan2 nextafter and or xor eq ne lt le gt ge clamp "
-    "add_any shift_left shift_right_logical shift_right_arithmetic complex",
+    "add_any shift_left shift_right_logical shift_right_arithmetic complex mulhi "
+    "igamma igammac igamma_grad_a random_gamma_grad polygamma zeta "
+    "regularized_incomplete_beta",
     axes=elementwise_axes,
     values=elementwise_values,
     small=run_aligned,

@@ -1,4 +1,4 @@
-"""The rules of primitives that mix entries along axes: sums, sorting, pooling."""
+"""The rules of primitives that mix entries along axes: sums, sorts, pools, FFT."""
 
 from typing import Any
 
@@ -180,3 +180,31 @@ register(
     axes=pooling_axes,
     values=pooling_values,
 )
+
+
+def fft_axes(interpreter: AxisInterpreter, eqn: Any, x: AxisValue) -> list[AxisValue]:
+    """Pass on the axes along which nothing is transformed, as the channels of FNO."""
+    shape, axes = eqn.outvars[0].aval.shape, list(x.axes)
+    for i in _transformed(eqn):
+        interpreter.need_whole(0, x, [i], "fft")
+        axes[i] = interpreter.fresh(shape[i], "fft")
+    return [AxisValue(tuple(axes))]
+
+
+def fft_values(
+    interpreter: ValueInterpreter, eqn: Any, x: PartialValue
+) -> list[PartialValue]:
+    """A transform is known if all entries that it transforms are."""
+    del interpreter
+    unknown_mask = x.unknown_mask.any(_transformed(eqn), keepdims=True)
+    shape = eqn.outvars[0].aval.shape
+    return [computed(eqn, (x,), np.broadcast_to(unknown_mask, shape))]
+
+
+def _transformed(eqn: Any) -> tuple[int, ...]:
+    """Return the axes of a Fourier transform, which are the last ones."""
+    n = len(eqn.outvars[0].aval.shape)
+    return tuple(range(n - len(eqn.params["fft_lengths"]), n))
+
+
+register("fft", axes=fft_axes, values=fft_values)

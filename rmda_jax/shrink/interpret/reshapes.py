@@ -15,13 +15,20 @@ from rmda_jax.shrink.interpret._values import moved
 def reshape_axes(
     interpreter: AxisInterpreter, eqn: Any, x: AxisValue
 ) -> list[AxisValue]:
-    """Split and merge the axes in C order."""
-    if eqn.params.get("dimensions") is not None:
-        raise NotImplementedError("a reshape that permutes")
+    """Split and merge the axes in C order, after a permutation if there is one."""
     # A function of its own has no full arrays to keep digits in; a program has.
     shape, digits = eqn.outvars[0].aval.shape, interpreter.for_program
-    axes = reshaped(x.axes, shape, digits=digits)
+    axes = reshaped(_permuted(eqn, x).axes, shape, digits=digits)
     return [AxisValue(tuple(axes), x.leaf)]
+
+
+def _permuted(eqn: Any, x: AxisValue) -> AxisValue:
+    """Return an operand with its axes in the order in which they are reshaped.
+
+    A reshape has an order of its own where `jax.vmap` made it of another.
+    """
+    order = eqn.params.get("dimensions")
+    return x if order is None else AxisValue(tuple(x.axes[i] for i in order), x.leaf)
 
 
 def reshape_small(interpreter: SmallInterpreter, eqn: Any, x: Any) -> list[Any]:
@@ -30,6 +37,9 @@ def reshape_small(interpreter: SmallInterpreter, eqn: Any, x: Any) -> list[Any]:
     There nothing reads what is removed: it is a copy of what lies beside it.
     """
     (operand,), (result,) = interpreter.found.operands, interpreter.found.results
+    operand = _permuted(eqn, operand)
+    if eqn.params.get("dimensions") is not None:
+        x = jnp.transpose(x, eqn.params["dimensions"])
     digits = [s.root for axis in operand.axes + result.axes for s, _ in axis if s]
     sums = [digit.parts[0] for digit in digits if digit.kind == "digit"]
     atoms = {atom for s in sums for atom, _ in s.atoms()}
@@ -41,7 +51,7 @@ def reshape_small(interpreter: SmallInterpreter, eqn: Any, x: Any) -> list[Any]:
         elif len(kept) < len(wanted):
             beside = np.searchsorted(kept, wanted).clip(max=len(kept) - 1)
             x = take(x, beside, i)
-    (y,) = bind(eqn, [x], new_sizes=whole.shape(result))
+    (y,) = bind(eqn, [x], new_sizes=whole.shape(result), dimensions=None)
     for i, axis in enumerate(result.axes):
         kept, found = interpreter.kept(axis), whole.kept(axis)
         if len(kept) < len(found):
@@ -49,10 +59,16 @@ def reshape_small(interpreter: SmallInterpreter, eqn: Any, x: Any) -> list[Any]:
     return [y]
 
 
+def _reshape(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+    order = params.get("dimensions")
+    x = x if order is None else x.transpose(order)
+    return x.reshape(params["new_sizes"])
+
+
 register(
     "reshape",
     axes=reshape_axes,
-    values=moved(lambda x, params: x.reshape(params["new_sizes"])),
+    values=moved(_reshape),
     views=True,
     small=reshape_small,
 )
