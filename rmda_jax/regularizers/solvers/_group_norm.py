@@ -199,8 +199,8 @@ def step_from_zero(
     """
     start = jnp.where(vanishes, 0, k / norm)  # h(0)
     gap = jnp.where(vanishes, 1, (norm - k) / norm)  # 1 - h(0), which does not to 0
-    # In units of |z|, where the line's slope is 1. No slope
-    # is less than the line's, but where its terms underflow.
+    # In units of |z|, where the line's slope is 1. No slope is less than the line's,
+    # but where its terms underflow.
     slope = jnp.where(vanishes, 1, jnp.maximum(mean, 1))
     curvature = 1.5 * jnp.maximum(square - mean * mean, 0)
     first = _rational_step(gap, slope, 1.0, curvature, start * (slope - 1))
