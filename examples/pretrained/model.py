@@ -45,6 +45,10 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.einsum("bgqte,gqed->btd", self.heads(x), self.out[...])
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """Return what `out` multiplies: (batch, groups, queries, time, size)."""
         q = jnp.einsum("btd,dgqe->bgqte", x, self.query[...])
         k = jnp.einsum("btd,dge->bgte", x, self.key[...])
         v = jnp.einsum("btd,dge->bgte", x, self.value[...])
@@ -52,7 +56,7 @@ class Attention(nnx.Module):
         scores = self.scale * jnp.einsum("bgqte,bgse->bgqts", q, k)
         past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
         weights = jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
-        return jnp.einsum("bgqts,bgse,gqed->btd", weights, v, self.out[...])
+        return jnp.einsum("bgqts,bgse->bgqte", weights, v)
 
 
 def rotated(x: jax.Array, base: float) -> jax.Array:
@@ -78,7 +82,11 @@ class GatedMLP(nnx.Module):
         self.down = draw(c.hidden, c.width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return (nnx.silu(x @ self.gate[...]) * (x @ self.up[...])) @ self.down[...]
+        return self.units(x) @ self.down[...]
+
+    def units(self, x: jax.Array) -> jax.Array:
+        """Return what `down` multiplies: (batch, time, hidden)."""
+        return nnx.silu(x @ self.gate[...]) * (x @ self.up[...])
 
 
 class Block(nnx.Module):
@@ -119,13 +127,15 @@ class Llama(nnx.Module):
 Fn = Callable[[Any, jax.Array], jax.Array]
 
 
-def function(config: Config) -> tuple[Fn, Any]:
-    """Return the model as a function of a dictionary, and that dictionary as shapes."""
+def builder(config: Config) -> tuple[Callable[[Any], Llama], Any]:
+    """Return what makes the model of a dictionary, and that dictionary as shapes."""
     model = nnx.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
     graph, state, rest = nnx.split(model, nnx.Param, ...)
+    build = lambda params: nnx.merge(graph, nnx.State(params), rest)
+    return build, nnx.to_pure_dict(state)
 
-    def fn(params: Any, tokens: jax.Array) -> jax.Array:
-        filled = nnx.merge(graph, nnx.State(params), rest)
-        return filled(tokens)
 
-    return fn, nnx.to_pure_dict(state)
+def function(config: Config) -> tuple[Fn, Any]:
+    """Return the model as a function of a dictionary, and that dictionary as shapes."""
+    build, shapes = builder(config)
+    return lambda params, tokens: build(params)(tokens), shapes
