@@ -1,4 +1,4 @@
-"""A pretrained language model: checked, its units, made smaller."""
+"""A pretrained language model: checked, its units, made smaller, trained."""
 
 import dataclasses
 import importlib
@@ -12,7 +12,8 @@ import numpy as np
 import tyro
 
 import rmda_jax as rj
-from examples.pretrained import model, shrinking
+from examples.pretrained import campaign, model, shrinking, table
+from examples.pretrained.errors import NotReadyError
 
 NEEDED = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -101,10 +102,12 @@ class Shrink:
         _ = (self.out / "results.json").write_text(json.dumps(found) + "\n")
 
 
+Command = Check | Rules | Shrink | campaign.Select | campaign.Train | table.Report
 COMMANDS = {"check": Check, "rules": Rules, "shrink": Shrink}
+COMMANDS |= {"select": campaign.Select, "train": campaign.Train, "report": table.Report}
 
 
-def parse(args: Sequence[str] | None = None) -> Check | Rules | Shrink:
+def parse(args: Sequence[str] | None = None) -> Command:
     """Return the command that the arguments name."""
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS, args=args, prog="python -m examples.pretrained", description=__doc__
@@ -119,7 +122,7 @@ def main(args: Sequence[str] | None = None) -> None:
             "Error: `--no-per-layer` gives layers of different widths, for which a "
             "folder of Hugging Face has no place. Give `--no-carry`, too."
         )
-    for name in NEEDED:
+    for name in getattr(command, "needed", NEEDED):
         try:
             _ = importlib.import_module(name)
         except ImportError:
@@ -127,11 +130,9 @@ def main(args: Sequence[str] | None = None) -> None:
                 f"Error: the package {name} is not installed. Run: "
                 'pip install ".[cpu,examples,pretrained]".'
             )
-    from examples.pretrained.weights import MissingWeightsError
-
     try:
         command()
-    except MissingWeightsError as error:
+    except NotReadyError as error:
         sys.exit(f"Error: {error}")
 
 
