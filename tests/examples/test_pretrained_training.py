@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import tarfile
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -373,6 +374,10 @@ def test_what_is_in_the_log_is_not_run_again(done, tmp_path, capsys):
     assert "| 0.001* | 2 | 1,234 | 2e+05 ± 0 | 50.49 ± 0.71 |" in found["| taylor"]
     assert "| 0.0316*, then 0.001 | 2 |" in found["| rmda"]
     assert found["| pretrained"].startswith("| pretrained | 100% | 0 | - | 1 | 1,234 |")
+
+
+def test_the_command_takes_all_methods():
+    assert get_args(campaign.Method) == training.METHODS == (*campaign.GRIDS,)
 
 
 def test_a_run_that_diverged_is_in_the_table(tmp_path):
