@@ -14,6 +14,7 @@ batches in the same number of steps:
 Every budget is a share of each layer's groups of heads and of its gated units.
 """
 
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -96,17 +97,18 @@ def perplexity(of: Dense, params: Any, rows: np.ndarray, batch: int) -> float:
     return float(np.exp(sum(sums) / len(rows)))
 
 
-def adamw(rate: float, steps: int) -> optax.GradientTransformation:
+def adamw(rate: Any, steps: int) -> optax.GradientTransformation:
     """Return AdamW with a linear warm-up and a cosine to zero."""
     warm = warm_up(steps)
-    rates = optax.warmup_cosine_decay_schedule(rate / warm, rate, warm, steps + 1)
-    return clipped(optax.adamw(rates))
+    of_one = optax.warmup_cosine_decay_schedule(1 / warm, 1.0, warm, steps + 1)
+    return clipped(optax.adamw(lambda count: rate * of_one(count)))
 
 
-def structured(method: str, rate: float, rules: Any, keep: float, steps: int) -> Any:
+def structured(method: str, rate: Any, rules: Any, keep: float, steps: int) -> Any:
     """Return rmda, ramda or proxgen, whose budget is reached at the last step."""
     warm = warm_up(steps)
-    rates = optax.warmup_constant_schedule(rate / warm, rate, warm)
+    of_one = optax.warmup_constant_schedule(1 / warm, 1.0, warm)
+    rates = lambda count: rate * of_one(count)
     size = rj.budget(groups=keep, per_rule=True, ramp_steps=steps - 1)
     if method == "proxgen":
         return clipped(rj.proxgen(rates, rules, size))
@@ -124,8 +126,33 @@ def clipped(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(CLIP), tx)
 
 
+class Optimizer(NamedTuple):
+    """A method, compiled for all rates."""
+
+    init: Any  # of params: the state
+    update: Any  # of (params, state, gradient, rate): new params and state, in place
+
+
+@functools.cache
+def optimizer(
+    method: str, steps: int, keep: float = 1.0, rules: Any = None
+) -> Optimizer:
+    """Return AdamW, or one of OWN_RATE with a budget."""
+
+    def at(rate: Any) -> optax.GradientTransformation:
+        if method in OWN_RATE:
+            return structured(method, rate, rules, keep, steps)
+        return adamw(rate, steps)
+
+    def step(params: Any, state: Any, grads: Any, rate: Any) -> tuple[Any, Any]:
+        updates, state = at(rate).update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return Optimizer(jax.jit(at(1.0).init), jax.jit(step, donate_argnums=(0, 1)))
+
+
 def train(
-    of: Dense, tx: optax.GradientTransformation, params: Any, rows: Iterable[np.ndarray]
+    of: Dense, by: Optimizer, rate: float, params: Any, rows: Iterable[np.ndarray]
 ) -> tuple[Any, Any]:
     """Take a step for each batch of windows.
 
@@ -135,21 +162,15 @@ def train(
     Raises:
       DivergedError: a loss is not finite.
     """
-
-    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    update = jax.jit(step, donate_argnums=(0, 1))
     params = jax.tree.map(jnp.copy, params)  # of the dense model's memory nothing goes
-    state = jax.jit(tx.init)(params)
+    state = by.init(params)
     for i, batch in enumerate(rows, 1):
         loss, grads = of.gradient(params, of.params, batch)
         if not np.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {i}")
         if i % PRINT_EVERY == 0:
             print(f"  step {i}: loss {loss:.4g}", flush=True)
-        params, state = update(params, state, grads)
+        params, state = by.update(params, state, grads, rate)
         del grads  # before the next ones are made
     return params, state
 
@@ -163,8 +184,11 @@ def zeros_of(of: Dense, run: Run, text: corpus.Corpus, rows: Iterator[Any]) -> A
         budget = shrinking.budget(run.keep, per_layer=True)
         return shrinking.zeroed(of.params, of.rules, budget, scores)
     half = run.steps // 2
-    tx = structured(run.method, run.rate, of.rules, run.keep, half)
-    _, state = train(of, tx, of.params, itertools.islice(rows, half))
+    by = optimizer(run.method, half, run.keep, of.rules)
+    first = itertools.islice(rows, half)
+    params, state = train(of, by, run.rate, of.params, first)
+    if run.method == "proxgen":  # whose params have the zeros
+        return params
     return rj.structured_params(state, of.rules)
 
 
@@ -204,7 +228,7 @@ def trained(
         start += time.perf_counter() - stop  # measuring is not counted
         left -= run.steps // 2 if run.method in OWN_RATE else 0
     if left:
-        params, _ = train(of, adamw(run.recovery, left), params, rows)
+        params, _ = train(of, optimizer("adamw", left), run.recovery, params, rows)
     seconds = time.perf_counter() - start
     return params, {
         "zeros": zeros,
