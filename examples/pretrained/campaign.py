@@ -42,6 +42,8 @@ class Common:
     """The shares of every layer's units that are kept."""
     steps: int = 100
     """Of every run; each of them takes a batch."""
+    penalty: Literal["l0", "lasso"] = "l0"
+    """Of rmda, ramda and proxgen: l0 leaves the units that it keeps as they are."""
     layers: int | None = None
     """Of a model of the first layers alone, to try the commands; by default all."""
     batch: int = 4
@@ -61,10 +63,11 @@ class Common:
         if wrong:
             raise ValueError(f"`keep` must lie between 0 and 1, got {wrong}.")
 
-    def sizes(self) -> dict[str, Any]:
-        """Return what is the same for all runs of a command."""
+    def rest(self, method: str) -> dict[str, Any]:
+        """Return what is the same for all runs of a method in a command."""
         names = ("layers", "batch", "length", "measured")
-        return {name: getattr(self, name) for name in names}
+        penalty = self.penalty if method in OWN_RATE else ""
+        return {name: getattr(self, name) for name in names} | {"penalty": penalty}
 
     def cases(self) -> Iterator[tuple[str, float]]:
         """Yield methods and shares; dense keeps all."""
@@ -126,7 +129,7 @@ def select(config: Common, load: Load) -> None:
             if method in OWN_RATE:
                 recovery = chosen(config, read(log), RECOVERY_OF, keep)["recovery"]
             case = method, keep, SELECTION_SEED
-            run = Run(*case, steps, rate, recovery, **config.sizes())
+            run = Run(*case, steps, rate, recovery, **config.rest(method))
             logged(log, run, load, ("validation",))
 
 
@@ -134,11 +137,11 @@ def train(config: Train, load: Load) -> None:
     """Do the runs that are not in the log yet."""
     log, rows = config.folder / RESULTS, read(config.folder / SELECTION)
     best = {case: chosen(config, rows, *case) for case in config.cases()}
-    runs = [Run(PRETRAINED, 1.0, 0, 0, 0.0, 0.0, **config.sizes())]
+    runs = [Run(PRETRAINED, 1.0, 0, 0, 0.0, 0.0, **config.rest(PRETRAINED))]
     for seed in config.seeds:  # a whole comparison of one seed comes first
-        for case, row in best.items():
-            rates = row["rate"], row["recovery"]
-            runs.append(Run(*case, seed, config.steps, *rates, **config.sizes()))
+        for (method, keep), row in best.items():
+            case, rates = (method, keep, seed), (row["rate"], row["recovery"])
+            runs.append(Run(*case, config.steps, *rates, **config.rest(method)))
     for run in runs:
         logged(log, run, load, ("brown", "sotu"))
 
@@ -179,7 +182,7 @@ def chosen(config: Common, rows: list[Row], method: str, keep: float) -> Row:
       NotReadyError: not all rates of the grid were tried, or all diverged.
     """
     fixed = {"method": method, "keep": keep, "seed": SELECTION_SEED}
-    fixed |= {"steps": config.steps // SHARE} | config.sizes()
+    fixed |= {"steps": config.steps // SHARE} | config.rest(method)
     found = [row for row in rows if is_of(row, fixed)]
     found = [row for row in found if row["rate"] in GRIDS[method]]
     log, n = config.folder / SELECTION, len({row["rate"] for row in found})

@@ -30,6 +30,25 @@ def unit_rules(fn: Fn, shapes: Any, where: str = "*") -> Any:
     return rj.shrink.group_rules(fn, shapes, SOME, side="all", where=where)
 
 
+def without_pull(rules: Any) -> Any:
+    """Return the same groups with l0 of their norms, which leaves what it keeps as is.
+
+    The group lasso takes as much off every unit of a rule. Units of pretrained weights
+    are almost of one size: what a budget zeros is then most of what it keeps, too.
+    """
+
+    def of(rule: Any) -> Any:
+        if rule.regularizer is None:
+            return None
+        g = rule.regularizer.geometry
+        l0 = rj.regularizers.l0()
+        return rj.regularizers.on_tied_groups(
+            l0, g.group_axes, g.groups, weighted=g.weighted
+        )
+
+    return rj.RegularizerMap([(r.pattern, of(r), r.multiplier) for r in rules.rules])
+
+
 def budget(keep: float, *, per_layer: bool) -> Any:
     """Return the budget of a share of the weights in units.
 

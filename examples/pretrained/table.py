@@ -57,7 +57,12 @@ def cells(rows: list[dict[str, Any]]) -> list[str]:
     diverged = len(rows) - len(done)
     runs = f"{len(rows)}, {diverged} diverged" if diverged else str(len(rows))
     layers = "" if first["layers"] is None else f", {first['layers']} layers"
-    start = [first["method"] + layers, f"{first['keep']:.0%}", str(first["steps"])]
+    penalty = f", {first['penalty']}" if first["penalty"] else ""
+    start = [
+        first["method"] + penalty + layers,
+        f"{first['keep']:.0%}",
+        str(first["steps"]),
+    ]
     start += [rates(first), runs]
     if not done:
         return start + ["-"] * (len(HEAD) - len(start))

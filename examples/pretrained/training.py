@@ -11,6 +11,10 @@ batches in the same number of steps:
   averaging, with a budget that falls along a ramp to the last step of the first half;
   then AdamW on the small model. AdamW starts anew, without the method's moments.
 
+These three take l0 of the norms of units, or the group lasso. That also shrinks what it
+keeps, by what it takes to zero the next unit, and pretrained units are almost of one
+size: it leaves little of their weights, at once.
+
 Every budget is a share of each layer's groups of heads and of its gated units.
 """
 
@@ -53,6 +57,7 @@ class Run(NamedTuple):
     steps: int
     rate: float  # of the method that makes the zeros, or of AdamW where none does
     recovery: float  # the rate of AdamW
+    penalty: str  # of rmda, ramda and proxgen: l0 or lasso; else empty
     layers: int | None
     batch: int  # windows
     length: int  # tokens of a window
@@ -65,7 +70,7 @@ class Dense(NamedTuple):
     config: model.Config
     params: Any
     fn: model.Fn
-    rules: Any
+    rules: dict[str, Any]  # by penalty
     gradient: Any  # of (params, dense params, windows): the loss and its gradient
     likelihood: Any  # of (params, windows): the mean negative log-likelihood
 
@@ -75,7 +80,8 @@ def dense(config: model.Config, params: Any) -> Dense:
     fn, shapes = model.function(config)
     loss = lambda params, teacher, rows: distilled(fn, params, teacher, rows)
     likelihood = lambda params, rows: cross_entropy(fn, params, rows)
-    rules = shrinking.unit_rules(fn, shapes)
+    lasso = shrinking.unit_rules(fn, shapes)
+    rules = {"lasso": lasso, "l0": shrinking.without_pull(lasso)}
     gradient = jax.jit(jax.value_and_grad(loss))
     return Dense(config, params, fn, rules, gradient, jax.jit(likelihood))
 
@@ -182,14 +188,15 @@ def zeros_of(of: Dense, run: Run, text: corpus.Corpus, rows: Iterator[Any]) -> A
         some = corpus.batches(text.train, calibration, run.batch, run.seed)
         scores = CRITERIA[run.method](of.config, of.params, some)
         budget = shrinking.budget(run.keep, per_layer=True)
-        return shrinking.zeroed(of.params, of.rules, budget, scores)
+        return shrinking.zeroed(of.params, of.rules["lasso"], budget, scores)
     half = run.steps // 2
-    by = optimizer(run.method, half, run.keep, of.rules)
+    rules = of.rules[run.penalty]
+    by = optimizer(run.method, half, run.keep, rules)
     first = itertools.islice(rows, half)
     params, state = train(of, by, run.rate, of.params, first)
     if run.method == "proxgen":  # whose params have the zeros
         return params
-    return rj.structured_params(state, of.rules)
+    return rj.structured_params(state, rules)
 
 
 def smaller(of: Dense, zeros: Any) -> Any:

@@ -261,7 +261,9 @@ def text():
 
 def run_of(method, **changes):
     rate = {"rmda": 0.3, "ramda": 1e-2}.get(method, 1e-2)
-    run = training.Run(method, 0.7, 0, 12, rate, 1e-2, None, 4, 8, 6)
+    run = training.Run(method, 0.7, 0, 12, rate, 1e-2, "", None, 4, 8, 6)
+    if method in training.OWN_RATE:
+        run = run._replace(penalty="l0")
     return run._replace(keep=1.0 if method == "dense" else 0.7, **changes)
 
 
@@ -290,6 +292,21 @@ def test_a_method_ends_with_the_asked_sizes(method, of, text):
     assert again == pytest.approx(found["end"]["brown"], rel=1e-5)
     fresh = one_layer()
     jax.tree.map(np.testing.assert_array_equal, of.params, fresh)  # nothing is donated
+
+
+def test_l0_keeps_what_it_does_not_zero_and_the_group_lasso_hardly_any(of, text):
+    """At a rate of almost 0 the zeros are those of magnitude, and the rest stays."""
+    rows = lambda: corpus.batches(text.train, 12, 4, 0)
+    run = run_of("rmda", rate=1e-6)
+    found = training.zeros_of(of, run, text, rows())
+    expected = training.zeros_of(of, run_of("magnitude"), text, rows())
+    close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+    jax.tree.map(close, found, expected)
+    lasso = training.zeros_of(of, run._replace(penalty="lasso"), text, rows())
+    kernel = lambda params: params["block0"]["mlp"]["down"]
+    np.testing.assert_array_equal(kernel(lasso) != 0, kernel(expected) != 0)
+    shrunk = jnp.linalg.norm(kernel(lasso)) / jnp.linalg.norm(kernel(expected))
+    assert shrunk < 0.5
 
 
 def test_perplexities_of_the_pretrained_model_take_no_step(of, text):
@@ -372,7 +389,7 @@ def test_what_is_in_the_log_is_not_run_again(done, tmp_path, capsys):
     found = {line.split(" | ")[0]: line for line in lines}
     assert "| 50.5 ± 0.71 |" in found["| dense"]
     assert "| 0.001* | 2 | 1,234 | 2e+05 ± 0 | 50.49 ± 0.71 |" in found["| taylor"]
-    assert "| 0.0316*, then 0.001 | 2 |" in found["| rmda"]
+    assert "| 0.0316*, then 0.001 | 2 |" in found["| rmda, l0"]
     assert found["| pretrained"].startswith("| pretrained | 100% | 0 | - | 1 | 1,234 |")
 
 
@@ -384,7 +401,7 @@ def test_a_run_that_diverged_is_in_the_table(tmp_path):
     row = run_of("rmda", rate=0.1)._asdict() | {"diverged": "the loss is nan"}
     lines = table.table([row, row]).splitlines()  # of two processes
     assert lines[-1].startswith(
-        "| rmda | 70% | 12 | 0.1, then 0.01 | 1, 1 diverged | -"
+        "| rmda, l0 | 70% | 12 | 0.1, then 0.01 | 1, 1 diverged | -"
     )
     assert len({line.count("|") for line in lines}) == 1
 
@@ -410,7 +427,7 @@ def test_all_rates_that_diverge_are_an_error(tmp_path):
     select = config_of(campaign.Select, tmp_path, ("dense",))
     rows = []
     for rate in campaign.GRIDS["dense"]:
-        seed, sizes = campaign.SELECTION_SEED, select.sizes()
+        seed, sizes = campaign.SELECTION_SEED, select.rest("dense")
         run = training.Run("dense", 1.0, seed, 25, rate, rate, **sizes)
         rows.append(run._asdict() | {"diverged": "the loss is nan at step 3"})
     with pytest.raises(NotReadyError, match=r"all rates of dense at 1\.0 diverge"):
