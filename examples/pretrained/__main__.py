@@ -1,4 +1,4 @@
-"""A pretrained language model: checked, its units, made smaller, carried elsewhere."""
+"""A pretrained language model: checked, made smaller, trained, carried elsewhere."""
 
 import dataclasses
 import json
@@ -14,7 +14,8 @@ import tyro
 
 import rmda_jax as rj
 from examples.carry.__main__ import NEEDED as EXPORT, check_installed
-from examples.pretrained import model, shrinking
+from examples.pretrained import campaign, model, shrinking, table
+from examples.pretrained.errors import NotReadyError
 
 NEEDED = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -167,13 +168,25 @@ def pretrained(layers: int | None) -> tuple[model.Config, Any, Any, np.ndarray]:
     return config, params, tokenizer, np.asarray(ids, np.int32)
 
 
-Command = Check | Rules | Shrink | Carry | Speed
+Command = (
+    Check
+    | Rules
+    | Shrink
+    | Carry
+    | Speed
+    | campaign.Select
+    | campaign.Train
+    | table.Report
+)
 COMMANDS = {
     "check": Check,
     "rules": Rules,
     "shrink": Shrink,
     "carry": Carry,
     "speed": Speed,
+    "select": campaign.Select,
+    "train": campaign.Train,
+    "report": table.Report,
 }
 
 
@@ -192,15 +205,14 @@ def main(args: Sequence[str] | None = None) -> None:
             "Error: `--no-per-layer` gives layers of different widths, for which a "
             "folder of Hugging Face has no place. Give `--no-carry`, too."
         )
-    check_installed(NEEDED, 'pip install ".[cpu,examples,pretrained]"')
+    needed = getattr(command, "needed", NEEDED)
+    check_installed(needed, 'pip install ".[cpu,examples,pretrained]"')
     if isinstance(command, Carry):
         install = 'pip install ".[cpu,examples,pretrained,export]"'
         check_installed(EXPORT, install)
-    from examples.pretrained.weights import MissingWeightsError
-
     try:
         command()
-    except MissingWeightsError as error:
+    except NotReadyError as error:
         sys.exit(f"Error: {error}")
 
 

@@ -46,6 +46,10 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.einsum("bgqte,gqed->btd", self.heads(x), self.out[...])
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """Return what `out` multiplies: (batch, groups, queries, time, size)."""
         q, k, v = self.projected(x)
         q, k = rotated(q, self.rope_base), rotated(k, self.rope_base)
         past = jnp.tril(jnp.ones((q.shape[-2], k.shape[-2]), bool))
@@ -75,7 +79,8 @@ class Attention(nnx.Module):
         )
         times = start + jnp.arange(x.shape[1])
         past = jnp.arange(keys.shape[-2]) <= times[:, None]
-        return self.attended(q, keys, values, past), (keys, values)
+        mixed = self.attended(q, keys, values, past)
+        return jnp.einsum("bgqte,gqed->btd", mixed, self.out[...]), (keys, values)
 
     def projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return queries (batch, groups, queries, time, size), keys and values."""
@@ -90,7 +95,7 @@ class Attention(nnx.Module):
         """Return what queries read; ``past`` says which keys each of them may see."""
         scores = self.scale * jnp.einsum("bgqte,bgse->bgqts", q, k)
         weights = jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
-        return jnp.einsum("bgqts,bgse,gqed->btd", weights, v, self.out[...])
+        return jnp.einsum("bgqts,bgse->bgqte", weights, v)
 
 
 def rotated(x: jax.Array, base: float, start: jax.Array | int = 0) -> jax.Array:
@@ -117,7 +122,11 @@ class GatedMLP(nnx.Module):
         self.down = draw(c.hidden, c.width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return (nnx.silu(x @ self.gate[...]) * (x @ self.up[...])) @ self.down[...]
+        return self.units(x) @ self.down[...]
+
+    def units(self, x: jax.Array) -> jax.Array:
+        """Return what `down` multiplies: (batch, time, hidden)."""
+        return nnx.silu(x @ self.gate[...]) * (x @ self.up[...])
 
 
 class Block(nnx.Module):
@@ -183,16 +192,24 @@ class Llama(nnx.Module):
 Fn = Callable[[Any, jax.Array], jax.Array]
 
 
+def builder(config: Config) -> tuple[Callable[[Any], Llama], Any]:
+    """Return what makes the model of a dictionary, and that dictionary as shapes."""
+    model = nnx.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
+    graph, state, rest = nnx.split(model, nnx.Param, ...)
+    build = lambda params: nnx.merge(graph, nnx.State(params), rest)
+    return build, nnx.to_pure_dict(state)
+
+
 def function(config: Config) -> tuple[Fn, Any]:
     """Return the model as a function of a dictionary, and that dictionary as shapes."""
-    filled, shapes = _filled(config)
-    return lambda params, tokens: filled(params)(tokens), shapes
+    build, shapes = builder(config)
+    return lambda params, tokens: build(params)(tokens), shapes
 
 
 def stepper(config: Config) -> Callable[..., tuple[jax.Array, list[Cache]]]:
     """Return `Llama.step` as a function of a dictionary and what it takes."""
-    filled, _ = _filled(config)
-    return lambda params, *inputs: filled(params).step(*inputs)
+    build, _ = builder(config)
+    return lambda params, *inputs: build(params).step(*inputs)
 
 
 def empty_caches(params: dict[str, Any], batch: int, context: int) -> list[Cache]:
@@ -203,13 +220,3 @@ def empty_caches(params: dict[str, Any], batch: int, context: int) -> list[Cache
         shape = (batch, groups, context, size)
         caches.append((jnp.zeros(shape), jnp.zeros(shape)))
     return caches
-
-
-def _filled(config: Config) -> tuple[Callable[[Any], Llama], Any]:
-    """Return what puts params into the model, and the params as shapes."""
-    model = nnx.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0)))
-    graph, state, rest = nnx.split(model, nnx.Param, ...)
-    return (
-        lambda params: nnx.merge(graph, nnx.State(params), rest),
-        nnx.to_pure_dict(state),
-    )

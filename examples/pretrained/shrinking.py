@@ -1,8 +1,8 @@
 """The units of the model, those of least magnitude set to zero, and what is left.
 
 Nothing is trained. The zeros are those that a budget makes in one step of ProxSGD from
-the pretrained weights with gradients of zero; the group lasso would also shrink what it
-keeps, so the weights that are kept are put back.
+the pretrained weights, or other scores, with gradients of zero; the group lasso would
+also shrink what it keeps, so the weights that are kept are put back.
 """
 
 import time
@@ -30,6 +30,25 @@ def unit_rules(fn: Fn, shapes: Any, where: str = "*") -> Any:
     return rj.shrink.group_rules(fn, shapes, SOME, side="all", where=where)
 
 
+def without_pull(rules: Any) -> Any:
+    """Return the same groups with l0 of their norms, which leaves what it keeps as is.
+
+    The group lasso takes as much off every unit of a rule. Units of pretrained weights
+    are almost of one size: what a budget zeros is then most of what it keeps, too.
+    """
+
+    def of(rule: Any) -> Any:
+        if rule.regularizer is None:
+            return None
+        g = rule.regularizer.geometry
+        l0 = rj.regularizers.l0()
+        return rj.regularizers.on_tied_groups(
+            l0, g.group_axes, g.groups, weighted=g.weighted
+        )
+
+    return rj.RegularizerMap([(r.pattern, of(r), r.multiplier) for r in rules.rules])
+
+
 def budget(keep: float, *, per_layer: bool) -> Any:
     """Return the budget of a share of the weights in units.
 
@@ -43,21 +62,35 @@ def budget(keep: float, *, per_layer: bool) -> Any:
     return rj.budget(weights=keep)
 
 
-def zeroed(params: Any, rules: Any, strength: Any) -> Any:
-    """Return params with zeros for the groups of least norm, and the others as before.
+def zeroed(params: Any, rules: Any, strength: Any, scores: Any = None) -> Any:
+    """Return params with zeros for the groups of least score, and the others as before.
 
-    The norm is over the root of the number of weights, as in the group lasso.
+    Args:
+      params: The params.
+      rules: The groups.
+      strength: A budget.
+      scores: A tree like the params. The score of a group is the norm of its entries
+        over the root of their number, as in the group lasso; by default that of the
+        params, the magnitude.
     """
     tx = rj.proxsgd(1.0, rules, strength)
 
     @jax.jit
-    def step(params: Any) -> Any:
-        gradient = jax.tree.map(jnp.zeros_like, params)
-        updates, _ = tx.update(gradient, tx.init(params), params)
-        moved = optax.apply_updates(params, updates)
-        return jax.tree.map(lambda new, x: jnp.where(new == 0, 0, x), moved, params)
+    def step(params: Any, scores: Any) -> Any:
+        gradient = jax.tree.map(jnp.zeros_like, scores)
+        updates, _ = tx.update(gradient, tx.init(scores), scores)
+        moved = jax.tree.leaves(optax.apply_updates(scores, updates))
+        leaves, treedef = jax.tree.flatten(params)
+        for i, rule in enumerate(rules.resolve(params)):
+            if rule.regularizer is not None and i == min(rule.leaves):
+                # Of the whole group: a leaf may have no scores of its own.
+                alive = rule.regularizer.support_mask(rule.take(moved))
+                of_rule = rule.take(leaves)
+                kept = jax.tree.map(lambda a, x: jnp.where(a, x, 0), alive, of_rule)
+                rule.put(leaves, kept)
+        return treedef.unflatten(leaves)
 
-    return step(params)
+    return step(params, params if scores is None else scores)
 
 
 def perplexity(fn: Fn, params: Any, tokens: jax.Array) -> float:

