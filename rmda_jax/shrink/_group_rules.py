@@ -209,7 +209,8 @@ class _Chosen(NamedTuple):
         for number, ((atom, group), places) in enumerate(rows):
             if number in numbers or group.frozen & skipped or group.size == 1:
                 continue
-            if not any(member.roles for member in group.members):
+            is_read = any(member.roles for member in group.members)
+            if not is_read and SCAN not in group.frozen:
                 continue  # no output depends on them, as on averages for training
             if group.frozen and not traces.may_lose_layers(atom):
                 why = "; ".join(sorted(group.frozen))
