@@ -102,8 +102,8 @@ def metric_prox_each(
         rows,
         squares,
         start,
-        cpu=lambda *arrays: _in_turn(rules, pose, *arrays, options),
-        default=lambda *arrays: _together(rules, pose, *arrays, options),
+        cpu=lambda *arrays: _in_turn(rules, pose, *arrays, options=options),
+        default=lambda *arrays: _together(rules, pose, *arrays, options=options),
     )
 
 
@@ -113,6 +113,7 @@ def _in_turn(
     rows: Sequence[Sequence[jax.Array]],
     squares: Sequence[jax.Array],
     start: Sequence[jax.Array],
+    *,
     options: Any,
 ) -> list[jax.Array]:
     """Take the metric prox of one leaf after the other, which share temporaries.
@@ -144,6 +145,7 @@ def _together(
     rows: Sequence[Sequence[jax.Array]],
     squares: Sequence[jax.Array],
     start: Sequence[jax.Array],
+    *,
     options: Any,
 ) -> list[jax.Array]:
     """Take the metric prox of all leaves, the roots of all their groups together."""

@@ -103,18 +103,20 @@ def norms_together(
     first = jnp.full((), n_steps, jnp.int32), anys, searches
     _, _, searches = lax.while_loop(goes_on, step, first)
     norms = [jnp.where(search.vanishes, 0, search.r) for search in searches]
-    squares, norms = _known_now(with_gradients, norms)
-    return norms, squares
+    anew, norms = _known_now(with_gradients, norms)
+    return norms, anew
 
 
-def _known_now(squares: Sequence[Any], found: Sequence[Any]) -> tuple[Any, Any]:
+def _known_now(
+    squares: Sequence[Any], found: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
     """Return both, problem by problem from behind a barrier.
 
     A metric of these squares is computed again in the pass that uses it. Left alone,
     XLA writes out the metrics of all leaves, and the centres with them.
     """
     pairs = list(map(lax.optimization_barrier, zip(squares, found, strict=True)))
-    return tuple(map(list, zip(*pairs, strict=True)))
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
 def _constant(pose: Pose, *at: Any) -> Pose:
