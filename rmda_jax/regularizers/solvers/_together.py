@@ -86,8 +86,7 @@ def norms_together(
         n, anys, searches = state
         out = []
         for i, pose in enumerate(poses):
-            # What no turn changes, XLA would compute before the loop, and write out.
-            *at, old = lax.optimization_barrier((given[i], squares[i], searches[i]))
+            at, old = _in_this_turn((given[i], squares[i]), searches[i])
             new, unsolved = _stepped(pose(*at), old)
             # A problem that is solved stays as it is: what lies on several devices,
             # of which one has to go on for other leaves, must stay the same on all.
@@ -117,6 +116,20 @@ def _known_now(
     """
     pairs = list(map(lax.optimization_barrier, zip(squares, found, strict=True)))
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _in_this_turn(at: Any, search: _Search) -> tuple[Any, _Search]:
+    """Return both, of which XLA takes the arrays to be of this turn of the loop.
+
+    What no turn changes, it would compute before the loop, and write out. Scalars stay
+    as they are: under `jax.shard_map` a barrier would make them vary over the devices.
+    """
+    leaves, treedef = jax.tree.flatten(at)
+    arrays = [x for x in leaves if jnp.ndim(x)]
+    arrays, search = lax.optimization_barrier((arrays, search))
+    anew = iter(arrays)
+    leaves = [next(anew) if jnp.ndim(x) else x for x in leaves]
+    return treedef.unflatten(leaves), search
 
 
 def _constant(pose: Pose, *at: Any) -> Pose:
