@@ -17,6 +17,8 @@ from rmda_jax.regularizers.solvers._together import norms_together
 from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.transforms._strength import CriticalStrengths, of_rule
 
+GPUS = ("cuda", "rocm")  # as `jax.lax.platform_dependent` calls them
+
 
 def prox_each(
     rules: Sequence[LeafRule],
@@ -68,8 +70,9 @@ def metric_prox_each(
 
     .. math:: \arg\min_x \tfrac12\|x - z\|_D^2 + t\psi(x), \quad \|x\|_D^2 = x^T D x
 
-    The form depends on the platform: on CPU the leaves are taken in turn, elsewhere
-    together (``docs/performance.md``, "Leaves in turn" and "On an accelerator").
+    The form depends on the platform: on a GPU the leaves are taken together, elsewhere
+    in turn (``docs/performance.md``, "The roots of all leaves together" and "Leaves in
+    turn").
 
     Args:
       rules: As in `prox_each`.
@@ -102,8 +105,10 @@ def metric_prox_each(
         rows,
         squares,
         start,
-        cpu=lambda *arrays: _in_turn(rules, pose, *arrays, options=options),
-        default=lambda *arrays: _together(rules, pose, *arrays, options=options),
+        default=lambda *arrays: _in_turn(rules, pose, *arrays, options=options),
+        **dict.fromkeys(
+            GPUS, lambda *arrays: _together(rules, pose, *arrays, options=options)
+        ),
     )
 
 
@@ -208,7 +213,7 @@ def metric_critical_strengths(
 ) -> CriticalStrengths:
     """Return the same in a metric; the arguments are those of `metric_prox_each`.
 
-    On CPU the leaves are taken in turn, as there.
+    But on a GPU the leaves are taken in turn, as there.
     """
     rows = list(zip(*operands, squares, strict=True))
 
@@ -231,9 +236,11 @@ def metric_critical_strengths(
 
 
 def _zero_after(n: jax.Array) -> jax.Array:
-    """Return 0, which on CPU is known only after a count, and elsewhere before."""
-    on_cpu = lambda n: jnp.minimum(n, 0)  # always 0, but XLA cannot know
-    return lax.platform_dependent(n, cpu=on_cpu, default=jnp.zeros_like)
+    """Return 0, which is known only after a count, but on a GPU before."""
+    later = lambda n: jnp.minimum(n, 0)  # always 0, but XLA cannot know
+    return lax.platform_dependent(
+        n, default=later, **dict.fromkeys(GPUS, jnp.zeros_like)
+    )
 
 
 def _anew(fn: Callable[..., Any], *operands: jax.Array) -> Any:

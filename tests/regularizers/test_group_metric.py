@@ -2,7 +2,7 @@
 
 The truth is a bisection on the one scalar equation of each group, in float64. It holds
 for both forms of the solver: that of one leaf, and that of all leaves together, which
-the transformations take on accelerators.
+the transformations take on GPUs.
 """
 
 import functools

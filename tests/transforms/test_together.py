@@ -1,4 +1,4 @@
-"""The metric methods in the form for accelerators: all leaves together, run on CPU.
+"""The metric methods in the form for GPUs: all leaves together, run on CPU.
 
 It is chosen by the platform that a program is lowered for, so here it is put in the
 place of the form for CPU. `tests/regularizers/test_group_metric.py` has the truth.
@@ -129,8 +129,11 @@ def test_leaves_that_are_sharded_otherwise(in_both_forms):
     check_equal(*in_both_forms(sharded, w))
 
 
-@pytest.mark.parametrize(("platform", "n_loops"), [("cuda", 1), ("tpu", 1), ("cpu", 3)])
-def test_accelerators_have_one_loop_for_all_leaves(platform, n_loops):
+LOOPS = [("cuda", 1), ("rocm", 1), ("tpu", 3), ("cpu", 3)]
+
+
+@pytest.mark.parametrize(("platform", "n_loops"), LOOPS)
+def test_gpus_have_one_loop_for_all_leaves(platform, n_loops):
     w = params(("conv", "sparse", "elastic", "free"))
     optimizer = METHODS["ramda"](rules(w))
     update = jax.jit(optimizer.update).trace(w, optimizer.init(w), w)

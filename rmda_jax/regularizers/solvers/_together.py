@@ -1,4 +1,4 @@
-r"""The norms of the groups of all leaves, found together: the form for accelerators.
+r"""The norms of the groups of all leaves, found together: the form for GPUs.
 
 Before each turn of a loop of no known length a GPU asks the host. So here all groups of
 all leaves take the same steps without asking, and then one loop for all of them goes on
