@@ -6,10 +6,10 @@ so, a test function keeps one case of every kind; in the others, all that are no
 Plain `pytest` and `RMDA_LONG` select nothing.
 
 What a kind is, the parameters say: a law, and of some laws the class of the regularizer
-that it is tried on; the factory of a truth; a model; a recorded trajectory up to the
-first number of its name. All other functions have one kind. Of a kind that case is
-chosen whose parameters were chosen least often so far, so that over all functions every
-method, regularizer and dtype has its turn.
+that it is tried on; the factory of a truth; a model; for `make test` a recorded
+trajectory up to the first number of its name. All other functions have one kind. Of a
+kind that case is chosen whose parameters were chosen least often so far, so that over
+all functions every method, regularizer and dtype has its turn.
 """
 
 import collections
@@ -63,9 +63,15 @@ def kind(item: Any) -> Hashable:
         return law
     if "model" in parameters and item.originalname == "test_units_are_found":
         return parameters["model"]
-    if item.path.match("test_*_trajectories.py") and "name" in parameters:
-        return re.split(r"\d", Path(parameters["name"]).name)[0]
     return getattr(case, "factory", None)
+
+
+def trajectory(item: Any) -> Hashable:
+    """Return what a recorded trajectory stands for; None of other cases."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if not item.path.match("test_*_trajectories.py") or "name" not in parameters:
+        return None
+    return re.split(r"\d", Path(parameters["name"]).name)[0]
 
 
 def chosen(items: Sequence[Any], costly: bool) -> tuple[list[Any], list[Any]]:
@@ -81,7 +87,8 @@ def chosen(items: Sequence[Any], costly: bool) -> tuple[list[Any], list[Any]]:
     for item in items:
         function = item.nodeid.partition("[")[0]
         every = costly and item.get_closest_marker("costly") is None
-        groups[item.nodeid if every else (function, kind(item))].append(item)
+        of_kind = function, kind(item), trajectory(item) if costly else None
+        groups[item.nodeid if every else of_kind].append(item)
     uses: collections.Counter[str] = collections.Counter()
     kept = set()
     for group in groups.values():
