@@ -15,7 +15,6 @@ from rmda_jax._types import Shape
 from rmda_jax.schedules._budget import Budget
 from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.transforms._order_statistic import (
-    above_floors,
     between,
     largest,
     least_within,
@@ -35,24 +34,15 @@ def strengths_in_multiples(
 ) -> jax.Array:
     """Return the strength of each rule with which the budget is kept, in multiples.
 
-    No more is kept than the budget, but for what the floors keep.
-
-    Args:
-      budget: What is kept, and in which multiples.
-      count: Updates so far.
-      rules: The rules that act.
-      levels: For each, the critical strengths of its units.
-      shapes: Of all leaves, in flattening order.
-
-    Returns:
-      Vector with an entry for each rule.
+    No more is kept than the budget, but for what the floors keep. ``levels`` are what
+    `above_floors` returned; the rest is as in `strengths_of_rules`.
 
     Raises:
       ValueError: a rule has several sets of units: one strength is not enough for them.
     """
-    free, floors = above_floors(budget, rules, levels, shapes)
     if budget.costs is None:
-        sets = [_only_set(rule, shapes, x) for rule, x in zip(rules, free, strict=True)]
+        pairs = zip(rules, levels, strict=True)
+        sets = [_only_set(rule, shapes, x) for rule, x in pairs]
         of_rule = np.arange(len(rules))
         sizes = unit_sizes(budget, rules, levels, shapes)
         scopes = of_rule if budget.per_rule else np.zeros(len(rules), int)
@@ -64,7 +54,7 @@ def strengths_in_multiples(
     else:
         costs = budget.costs
         of_rule = costs.group_of_rules
-        sets = costs.levels_by_group(costs.unit_levels(free))
+        sets = costs.levels_by_group(costs.unit_levels(levels))
         scopes = np.zeros(len(sets), int)
         target = budget.kept(count, np.ones(1))
         spent = lambda alive: costs.share(
@@ -72,8 +62,7 @@ def strengths_in_multiples(
         )[None]
     found, low = strengths_of_sets(budget.multiple_of, sets, scopes, target, spent)
     # A rule that removes nothing is in no set.
-    own = jnp.where(of_rule < 0, low[0], found[of_rule])
-    return jnp.minimum(own, jnp.stack(floors))
+    return jnp.where(of_rule < 0, low[0], found[of_rule])
 
 
 def strengths_of_sets(

@@ -28,26 +28,15 @@ def strengths_within(
     levels: Sequence[jax.Array],
     shapes: Sequence[Shape],
 ) -> jax.Array:
-    """Return the strength of each rule with which the budget is kept.
+    """Return the strength of each rule with which a budget without costs is kept.
 
-    Args:
-      budget: What is kept.
-      count: Updates so far.
-      rules: The rules that act.
-      levels: For each, the critical strengths of its units.
-      shapes: Of all leaves, in flattening order.
-
-    Returns:
-      Vector with an entry for each rule. They differ where a rule has no more units
-      than it must keep at least, if the budget is one per rule, and with costs.
+    ``levels`` are what `above_floors` returned; the rest is as in `strengths_of_rules`.
     """
-    free, floors = above_floors(budget, rules, levels, shapes)
-    of_rule, units, sizes = _scopes(budget, rules, free, shapes)
+    of_rule, units, sizes = _scopes(budget, rules, levels, shapes)
     whole = np.array([size.sum() for size in sizes])
     target = budget.kept(count, whole)
     found = _within_sizes(units, sizes, target, budget.counts_groups)
-    found = jnp.where(target < whole, found, 0)[of_rule]
-    return jnp.minimum(found, jnp.stack(floors))
+    return jnp.where(target < whole, found, 0)[of_rule]
 
 
 def above_floors(
@@ -59,7 +48,7 @@ def above_floors(
     """Return the critical strengths, infinite of what the floors keep, and the floors.
 
     The floor of a rule is a strength that as many of its units survive as it must keep.
-    The arguments are those of `strengths_within`.
+    The arguments are those of `strengths_of_rules`.
     """
     levels = [x.astype(jnp.result_type(float)) for x in levels]
     floors = [

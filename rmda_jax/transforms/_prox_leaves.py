@@ -5,7 +5,7 @@ and of which leaves, is asked here and nowhere else in the transformations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,24 +102,26 @@ def metric_prox_each(
         return x, step_size * of_rule(strength, rule) * rule.multiplier, d
 
     return lax.platform_dependent(
-        rows,
-        squares,
-        start,
-        default=lambda *arrays: _in_turn(rules, pose, *arrays, options=options),
-        **dict.fromkeys(
-            GPUS, lambda *arrays: _together(rules, pose, *arrays, options=options)
-        ),
+        _Given(rows, squares, start),
+        default=lambda given: _in_turn(rules, pose, given, options),
+        **dict.fromkeys(GPUS, lambda given: _together(rules, pose, given, options)),
     )
 
 
+class _Given(NamedTuple):
+    """What the metric prox of all leaves is computed from, a list each."""
+
+    rows: list[tuple[jax.Array, ...]]  # the operands of a leaf's centre
+    squares: list[jax.Array]
+    start: list[jax.Array]
+
+
+PoseOfRule = Callable[..., tuple[Any, jax.Array, Any]]
+"""From a rule, its rows and its squares to the centre, the step size, the metric."""
+
+
 def _in_turn(
-    rules: Sequence[LeafRule],
-    pose: Callable[..., tuple[Any, jax.Array, Any]],
-    rows: Sequence[Sequence[jax.Array]],
-    squares: Sequence[jax.Array],
-    start: Sequence[jax.Array],
-    *,
-    options: Any,
+    rules: Sequence[LeafRule], pose: PoseOfRule, given: _Given, options: Any
 ) -> list[jax.Array]:
     """Take the metric prox of one leaf after the other, which share temporaries.
 
@@ -131,12 +133,12 @@ def _in_turn(
     out: list[Any] = [None] * len(rules)
     zero = jnp.zeros((), jnp.int32)
     for rule in _each_once(rules):
-        its_rows, its_squares = _of(rule, rows), _of(rule, squares)
+        its_rows, its_squares = _of(rule, given.rows), _of(rule, given.squares)
         later = {i: u + zero.astype(u.dtype) for i, u in its_squares.items()}
         new, t, d = pose(rule, its_rows, later)
         if rule.regularizer is not None:
             new, n_steps = rule.regularizer.counted_metric_prox(
-                new, t, d, start=rule.take(start), **options
+                new, t, d, start=rule.take(given.start), **options
             )
             if n_steps is not None:  # a closed form takes none
                 zero = jnp.minimum(n_steps, 0)  # always 0, but XLA cannot know
@@ -145,33 +147,28 @@ def _in_turn(
 
 
 def _together(
-    rules: Sequence[LeafRule],
-    pose: Callable[..., tuple[Any, jax.Array, Any]],
-    rows: Sequence[Sequence[jax.Array]],
-    squares: Sequence[jax.Array],
-    start: Sequence[jax.Array],
-    *,
-    options: Any,
+    rules: Sequence[LeafRule], pose: PoseOfRule, given: _Given, options: Any
 ) -> list[jax.Array]:
     """Take the metric prox of all leaves, the roots of all their groups together."""
     out: list[Any] = [None] * len(rules)
     joint: list[LeafRule] = []
     for rule in _each_once(rules):
-        x, t, d = pose(rule, _of(rule, rows), _of(rule, squares))
+        x, t, d = pose(rule, _of(rule, given.rows), _of(rule, given.squares))
         if rule.regularizer is None:
             rule.put(out, x)
         elif rule.regularizer.posed_metric_prox(x, t, d) is not None:
             joint.append(rule)
         else:
-            its_start = rule.take(start)
-            new = rule.regularizer.metric_prox(x, t, d, start=its_start, **options)
+            start = rule.take(given.start)
+            new = rule.regularizer.metric_prox(x, t, d, start=start, **options)
             rule.put(out, new)
 
     posed = lambda rule, *at: rule.regularizer.posed_metric_prox(*pose(rule, *at))
     poses = [lambda *at, rule=rule: posed(rule, *at)[0] for rule in joint]
-    given = [_of(rule, rows) for rule in joint]
-    norms, anew = norms_together(poses, given, [_of(rule, squares) for rule in joint])
-    for rule, *at, r in zip(joint, given, anew, norms, strict=True):
+    rows = [_of(rule, given.rows) for rule in joint]
+    squares = [_of(rule, given.squares) for rule in joint]
+    norms, squares = norms_together(poses, rows, squares)
+    for rule, *at, r in zip(joint, rows, squares, norms, strict=True):
         problem, finish = posed(rule, *at)
         rule.put(out, finish(with_derivative(*problem, r)))
     return out

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmda_jax._types import Params
+from rmda_jax._types import Params, Shape
 from rmda_jax.schedules._budget import Budget
 from rmda_jax.specs._leaf_rules import LeafRule, active
 from rmda_jax.specs._resolve import RegularizerSpec, resolve
 from rmda_jax.transforms._arguments import check_hyperparameter, evaluate
 from rmda_jax.transforms._multiples_of_units import strengths_in_multiples
-from rmda_jax.transforms._order_statistic import strengths_within
+from rmda_jax.transforms._order_statistic import above_floors, strengths_within
 from rmda_jax.transforms._within_costs import strengths_within_costs
 
 CriticalStrengths: TypeAlias = Callable[[Sequence[LeafRule]], list[jax.Array]]
@@ -103,16 +103,42 @@ def strength_now(
     if not acting:
         return each
     levels = critical_strengths(acting)
-    if strength.multiple_of > 1:
-        strengths = strengths_in_multiples
-    else:
-        with_costs = strength.costs is not None
-        strengths = strengths_within_costs if with_costs else strengths_within
-    found = strengths(strength, count, acting, levels, shapes)
+    found = strengths_of_rules(strength, count, acting, levels, shapes)
     for rule, its_strength in zip(acting, found, strict=True):
         for i in rule.leaves:
             each[i] = its_strength
     return each
+
+
+def strengths_of_rules(
+    budget: Budget,
+    count: jax.Array,
+    rules: Sequence[LeafRule],
+    levels: Sequence[jax.Array],
+    shapes: Sequence[Shape],
+) -> jax.Array:
+    """Return the strength of each rule with which a budget and its floors are kept.
+
+    Args:
+      budget: What is kept.
+      count: Updates so far.
+      rules: The rules that act.
+      levels: For each, the critical strengths of its units.
+      shapes: Of all leaves, in flattening order.
+
+    Returns:
+      Vector with an entry for each rule. They differ where a rule has no more units
+      than it must keep at least, if the budget is one per rule, with costs, and in
+      multiples.
+    """
+    free, floors = above_floors(budget, rules, levels, shapes)
+    if budget.multiple_of > 1:
+        found = strengths_in_multiples(budget, count, rules, free, shapes)
+    elif budget.costs is not None:
+        found = strengths_within_costs(budget, count, free)
+    else:
+        found = strengths_within(budget, count, rules, free, shapes)
+    return jnp.minimum(found, jnp.stack(floors))
 
 
 def of_rule(strength: jax.Array | list[jax.Array], rule: LeafRule) -> jax.Array:

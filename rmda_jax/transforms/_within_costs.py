@@ -20,11 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmda_jax._types import Shape
 from rmda_jax.schedules._budget import Budget
-from rmda_jax.specs._leaf_rules import LeafRule
 from rmda_jax.transforms._order_statistic import (
-    above_floors,
     between,
     largest,
     least_within,
@@ -36,28 +33,15 @@ N_ROUNDS = 3  # each is a bisection over one number per unit
 
 
 def strengths_within_costs(
-    budget: Budget,
-    count: jax.Array,
-    rules: Sequence[LeafRule],
-    levels: Sequence[jax.Array],
-    shapes: Sequence[Shape],
+    budget: Budget, count: jax.Array, levels: list[jax.Array]
 ) -> jax.Array:
     """Return the strength of each rule with which the model costs what it may.
 
-    Args:
-      budget: What is kept, with costs.
-      count: Updates so far.
-      rules: The rules that act.
-      levels: For each, the critical strengths of its units.
-      shapes: Of all leaves, in flattening order.
-
-    Returns:
-      Vector with an entry for each rule.
+    ``levels`` are what `above_floors` returned; the rest is as in `strengths_of_rules`.
     """
-    free, floors = above_floors(budget, rules, levels, shapes)
     target = budget.kept(count, 1.0)
-    found = _within(budget.costs, budget.kind, free, target)
-    return jnp.minimum(jnp.where(target < 1, found, 0), jnp.stack(floors))
+    found = _within(budget.costs, budget.kind, levels, target)
+    return jnp.where(target < 1, found, 0)
 
 
 # Under `jit`, because an eager call would compile the loops anew every time.

@@ -7,7 +7,7 @@ import pytest
 
 import rmda_jax as rj
 from rmda_jax.specs._leaf_rules import active
-from rmda_jax.transforms._within_costs import strengths_within_costs
+from rmda_jax.transforms._strength import strengths_of_rules
 
 SHAPES = {"a": (50, 6), "b": (6, 40), "c": (40, 2)}
 COARSE, FINE = 50 + 40, 6 + 2  # weights of a unit of the first and the second layer
@@ -28,7 +28,7 @@ def reached(levels, at_least=1):
     levels = [jnp.asarray(x, jnp.float32) for x in levels]
 
     def alive(target):
-        strengths = strengths_within_costs(
+        strengths = strengths_of_rules(
             rj.budget(weights=target, costs=costs, at_least=at_least),
             jnp.zeros((), int),
             active(spec.resolve(params)),
