@@ -5,11 +5,20 @@ import io
 import re
 from pathlib import Path
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+from tests.fixtures import truth_cases
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_what_it_is_checked_against_is_counted():
+    models = (ROOT / "examples/zoo/results.jsonl").read_text("utf-8").splitlines()
+    assert f"{len(models)} models" in README
+    assert f"{len(list(truth_cases()))} certified minimisers" in README
 
 
 def test_readme_is_short():
