@@ -36,8 +36,7 @@ def test_quick_start_is_short_and_prints_what_the_readme_shows():
 
 
 def test_every_path_the_readme_names_exists():
-    root = Path(__file__).parents[1]
     paths = re.findall(r"`((?:rmda_jax|tests|examples)/[\w./]+)`", README)
     assert paths
-    missing = [path for path in paths if not (root / path).exists()]
+    missing = [path for path in paths if not (ROOT / path).exists()]
     assert missing == []
