@@ -3,7 +3,8 @@
 `make test` runs all files. In those marked `costly`, of which a case takes a second or
 so, a test function keeps one case of every kind; in the others, all that are not
 `long`. `make quick` runs the files of `PATTERNS` alone, one case of every kind in all.
-Plain `pytest` and `RMDA_LONG` select nothing.
+Neither runs what is marked `not_daily`: one case that takes many seconds, where others
+come near it. Plain `pytest` and `RMDA_LONG` select nothing.
 
 What a kind is, the parameters say: a law, and of some laws the class of the regularizer
 that it is tried on; the factory of a truth; a model; for `make test` a recorded
@@ -25,23 +26,19 @@ from tests import _table
 ROOT = Path(__file__).parent
 PATTERNS = (
     "laws/test_laws.py",
-    "metrics/*",
     "oracles/*",
     "regularizers/test_named.py",
     "regularizers/test_oracles.py",
     "regularizers/test_truth.py",
     "schedules/*",
-    "shrink/interpret/*",
     "shrink/test_plan.py",
     "shrink/test_trace.py",
-    "specs/test_map.py",
-    "specs/test_names.py",
     "test_house.py",
     "test_package.py",
     "transforms/test_*_trajectories.py",
     "transforms/test_contracts.py",
 )
-# On every class of regularizers; the other laws on one of them.
+# On every class of regularizers, in float32; the other laws on one of them.
 WIDE = (testing.check_minimizes, testing.check_exact_zeros)
 
 
@@ -57,7 +54,8 @@ def kind(item: Any) -> Hashable:
     """Return what a case stands for among those of its function."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     case, law = parameters.get("case"), parameters.get("law")
-    if law in WIDE and case is not None:
+    wide = law in WIDE and not item.originalname.endswith("_in_float64")
+    if wide and case is not None:
         return law, _table.kind(case.regularizer)
     if law is not None:
         return law
@@ -84,7 +82,8 @@ def chosen(items: Sequence[Any], costly: bool) -> tuple[list[Any], list[Any]]:
     Those that run by default go before those that run at night.
     """
     groups: dict[Hashable, list[Any]] = collections.defaultdict(list)
-    for item in items:
+    daily = [item for item in items if item.get_closest_marker("not_daily") is None]
+    for item in daily:
         function = item.nodeid.partition("[")[0]
         every = costly and item.get_closest_marker("costly") is None
         of_kind = function, kind(item), trajectory(item) if costly else None

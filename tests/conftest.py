@@ -17,10 +17,10 @@ from tests._x64 import float64
 
 
 def _share_mlir_context():
-    """Lower all programs in one context of MLIR.
+    """Lower all programs in one context of MLIR; return what starts a new one.
 
     JAX makes one for each, and loads all dialects into it. One for all takes a fifth
-    off the tests (shrink/test_costs.py: 34 s of a core in place of 44). A program that
+    off the tests (shrink/test_costs.py: 28 s of a core in place of 35). A program that
     is lowered inside of another's lowering gets its own. All this is private to JAX:
     where it has other names, nothing changes.
     """
@@ -31,16 +31,17 @@ def _share_mlir_context():
         new = mlir.make_ir_context
         shared = functools.cache(new)
     except (ImportError, AttributeError):
-        return
+        return lambda: None
 
     def make():
         try:
-            _ = ir.Context.current
-        except ValueError:
-            return shared()
-        return new()
+            outer = ir.Context.current
+        except ValueError:  # older versions
+            outer = None
+        return shared() if outer is None else new()
 
     mlir.make_ir_context = make
+    return shared.cache_clear
 
 
 # Eight devices, so that sharding is real; and one thread to a computation, because the
@@ -52,6 +53,7 @@ _FLAGS = {
 # By default programs are compiled without optimizations, for most run a few times on
 # small arrays; at night as users compile them. Measured on the law of `jit`: 6 s of a
 # core in place of 18; on `jax.random.uniform` of four axes, 0.2 s in place of 8.
+_start_context = lambda: None
 if "RMDA_LONG" not in os.environ:
     if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for other processes
@@ -60,11 +62,15 @@ if "RMDA_LONG" not in os.environ:
     if (0, 6) <= jax.__version_info__ < (0, 11):
         _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
         _FLAGS["--xla_cpu_parallel_codegen_split_count"] = "1"
-    _share_mlir_context()
+    _start_context = _share_mlir_context()
 _given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join(
     [_given, *(f"{k}={v}" for k, v in _FLAGS.items() if k not in _given)]
 ).strip()
+
+# Python looks for cycles less often, and not among what the modules hold: a tenth off
+# the tests (tests/laws: 24 s of a core in place of 27).
+gc.set_threshold(100_000, 50, 100)
 
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("house")
@@ -78,6 +84,7 @@ def pytest_configure(config):
     """
     config.addinivalue_line("markers", "long: at night only; runs if RMDA_LONG is set")
     config.addinivalue_line("markers", "costly: `make test` runs one case of each kind")
+    config.addinivalue_line("markers", "not_daily: `make test` leaves it out")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # a worker's, or the user's own
         return
     folder = tempfile.TemporaryDirectory(prefix="rmda_jax-programs-")
@@ -121,6 +128,11 @@ def pytest_collection_modifyitems(items, config):
                 item.add_marker(pytest.mark.skip(reason="RMDA_LONG is not set"))
 
 
+def pytest_collection_finish():
+    """Look no more for cycles among what was imported."""
+    gc.freeze()
+
+
 # Compiled programs are kept until they are dropped. Those of the whole suite would take
 # 4.7 GB of a worker, and more memory maps than the 65,530 that Linux grants a process.
 _MAPS, _STATM = Path("/proc/self/maps"), Path("/proc/self/statm")
@@ -138,6 +150,7 @@ def _memory() -> int:
 def _forget_programs():
     """Drop the compiled programs, and give the memory back to the system."""
     jax.clear_caches()
+    _start_context()
     _ = gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # other systems than Linux
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -4,6 +4,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests._optimized import NAME, optimized
 from tests._x64 import float64
@@ -29,6 +30,14 @@ def test_compiled_programs_are_shared_with_other_workers():
     assert folder == os.environ["JAX_COMPILATION_CACHE_DIR"]
     _ = jax.jit(jnp.sin).lower(jnp.ones(17)).compile()
     assert any(Path(folder).glob("*-cache"))
+
+
+@pytest.mark.skipif("RMDA_LONG" in os.environ, reason="programs lowered as usual")
+def test_programs_are_lowered_in_one_context():
+    mlir = pytest.importorskip("jax._src.interpreters.mlir")
+    assert mlir.make_ir_context() is mlir.make_ir_context()
+    with mlir.make_ir_context() as outer:
+        assert mlir.make_ir_context() is not outer
 
 
 def test_programs_are_optimized_for_as_long_as_a_block():

@@ -107,6 +107,11 @@ def test_every_law_is_kept():
     assert chosen_of(items) == ["laws[rmda-jit]", "laws[ramda-vmap]"]
 
 
+def test_what_is_not_daily_is_left_out():
+    items = ids("f", "rmda", marks=("not_daily",)) + ids("f", "ramda", marks=())
+    assert chosen_of(items) == chosen_of(items, costly=False) == ["f[ramda]"]
+
+
 def test_what_runs_at_night_is_chosen_last():
     night = ids("f", "rmda", marks=("costly", "long"))
     assert chosen_of(night + ids("f", "ramda")) == ["f[ramda]"]

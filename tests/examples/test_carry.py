@@ -15,6 +15,8 @@ from examples.pretrained import model as llama
 from examples.shrink.cases import function_of
 from examples.shrink.models import LanguageModel, VisionTransformer
 
+pytestmark = pytest.mark.costly
+
 # name -> (module, sizes of its inputs)
 NETWORKS_OF_ANY_BATCH = {
     "LeNet of the demo": (lambda rngs: LeNet(8, rngs=rngs), "b, 8, 8, 1"),

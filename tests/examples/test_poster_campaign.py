@@ -34,6 +34,7 @@ def hold(methods, options):
     return campaign.campaign([TASK], methods, options, teraflops=1.0)
 
 
+@pytest.mark.not_daily
 def test_what_is_complete_is_not_repeated(options):
     before = hold(["dense", "rmda"], options)
     assert [row.epochs_done for row in before] == [0, 0]

@@ -131,6 +131,7 @@ class Killed(Exception):
     """In the place of a power cut."""
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("loop", these(["step"], ["vmap", "step"]))
 def test_a_run_resumes_to_the_same_bits(loop, tmp_path, monkeypatch):
     def run(folder):

@@ -23,6 +23,8 @@ from examples.pretrained import (
 from examples.pretrained.errors import NotReadyError
 from tests.examples.test_pretrained import CONFIG, TOKENS, random_params
 
+pytestmark = pytest.mark.costly
+
 # Texts.
 
 TAGGED = """
@@ -294,6 +296,7 @@ def test_a_method_ends_with_the_asked_sizes(method, of, text):
     jax.tree.map(np.testing.assert_array_equal, of.params, fresh)  # nothing is donated
 
 
+@pytest.mark.not_daily
 def test_l0_keeps_what_it_does_not_zero_and_the_group_lasso_hardly_any(of, text):
     """At a rate of almost 0 the zeros are those of magnitude, and the rest stays."""
     rows = lambda: corpus.batches(text.train, 12, 4, 0)

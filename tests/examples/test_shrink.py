@@ -15,6 +15,8 @@ from examples.shrink import __main__ as command, cases
 from examples.shrink.models import LanguageModel, VisionTransformer
 from examples.shrink.training import train
 
+pytestmark = pytest.mark.costly
+
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 DIGITS = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
 TOKENS = jax.ShapeDtypeStruct((2, 6), jnp.int32)

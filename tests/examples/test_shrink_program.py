@@ -13,6 +13,8 @@ from examples.shrink.models import LanguageModel, VisionTransformer
 from examples.zoo.measure import zeroed
 from tests._x64 import float64
 
+pytestmark = pytest.mark.costly
+
 
 class SmallVGG(VGG19):
     stages = ((4, 1), (4, 2), (6, 1), (6, 1), (6, 1))

@@ -11,6 +11,8 @@ import rmda_jax as rj
 from examples.shrink.cases import function_of
 from examples.shrink.models import LanguageModel
 
+pytestmark = pytest.mark.costly
+
 RATES = {
     "muon": optax.contrib.muon(0.01),
     "lion": optax.lion(1e-3),

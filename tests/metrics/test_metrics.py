@@ -41,6 +41,7 @@ def test_group_sparsity_in_three_definitions(weighting, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
+@pytest.mark.not_daily
 def test_group_totals_are_those_of_the_authors_networks():
     """LeNet-large: 1,321 groups, 2,320 by the authors' count; LeNet-small 611, 706."""
     shapes = {

@@ -16,8 +16,11 @@ GROUPS = rj.group_lasso(0, weighted=False)
 RULES = rj.RegularizerMap([("*/kernel", GROUPS)])
 # By strength 1 at step 1, two rows of the first kernel stay, and none of the second.
 PARAMS = {
-    "first": {"kernel": jnp.array([[3.0, 0], [0, 0.5], [2, 2]]), "bias": jnp.zeros(2)},
-    "second": {"kernel": jnp.array([[0.1, 0.2]])},
+    "first": {
+        "kernel": np.array([[3.0, 0], [0, 0.5], [2, 2]], np.float32),
+        "bias": np.zeros(2, np.float32),
+    },
+    "second": {"kernel": np.array([[0.1, 0.2]], np.float32)},
 }
 # One program in place of many small ones.
 summary = jax.jit(metrics.summary, static_argnums=1)

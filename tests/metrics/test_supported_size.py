@@ -129,6 +129,7 @@ def trained(n_groups, seed):
     return metrics.supported_size(state, GROUPS)
 
 
+@pytest.mark.not_daily
 def test_the_true_size_is_found_where_more_was_asked_for():
     over_seeds = jax.vmap(trained, (None, 0))
     asked = jnp.array([8.0, 12.0])

@@ -10,6 +10,8 @@ import pytest
 
 import rmda_jax as rj
 
+pytestmark = pytest.mark.costly
+
 X = np.ones((3, 4), np.float32)
 
 

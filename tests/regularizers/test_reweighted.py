@@ -8,6 +8,8 @@ import pytest
 import rmda_jax as rj
 from tests._table import ORACLES
 
+pytestmark = pytest.mark.costly
+
 R = rj.regularizers
 EPS, STRENGTH = 0.2, 0.05
 

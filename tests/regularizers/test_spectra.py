@@ -7,6 +7,8 @@ import pytest
 
 import rmda_jax as rj
 
+pytestmark = pytest.mark.costly
+
 # By eigenvalues where 4 % of the largest singular value is shrunk away.
 prox = jax.jit(rj.nuclear_norm().prox)
 SHARES = (0.9, 0.3, 0.06, 0.02, 1e-3, 0.0)

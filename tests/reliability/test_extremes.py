@@ -22,6 +22,8 @@ from tests.transforms._table import (
     step_of,
 )
 
+pytestmark = pytest.mark.costly
+
 # Of what no transformation does in its own way, by default the first.
 first_by_default = functools.partial(daily, lambda row: None)
 
@@ -111,6 +113,7 @@ def test_groups_may_be_empty_single_or_missing(row):
 # --- sizes ------------------------------------------------------------------------
 
 
+@pytest.mark.not_daily
 def test_a_million_groups_are_those_of_numpy():
     shape, eta, lam, steps = (1_000_000, 2), 0.5, 0.7, 3
     rng = np.random.default_rng(0)

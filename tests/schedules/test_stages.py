@@ -8,6 +8,8 @@ import pytest
 import rmda_jax as rj
 from tests.fixtures.trajectories import load, manifest, names
 
+pytestmark = pytest.mark.costly
+
 SCHEDULED = [
     name
     for name in (*names("rmda/rmda_"), *names("ramda/R_RMDA"), *names("ramda/R_RAMDA"))

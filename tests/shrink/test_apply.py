@@ -15,6 +15,8 @@ from rmda_jax import shrink
 from rmda_jax.specs._names import leaf_names
 from tests.shrink.test_trace import X, normal
 
+pytestmark = pytest.mark.costly
+
 SHAPES = {"in": (4, 6), "bias": (6,), "out": (6, 3), "shift": (3,)}
 KEPT = [0, 2, 3, 5]
 

@@ -80,6 +80,7 @@ def check_weights(fn, params, x, side, rng):
     assert costs.bytes(counts).item() == n_bytes(small)
 
 
+@pytest.mark.not_daily
 @settings(max_examples=N_EXAMPLES, phases=[Phase.explicit, Phase.generate])
 @given(book=books(), side=st.sampled_from(SIDES), seed=st.integers(0, 2**16))
 def test_weights_of_random_networks_are_those_that_are_left(book, side, seed):

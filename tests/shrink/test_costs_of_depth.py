@@ -9,7 +9,10 @@ import pytest
 import rmda_jax as rj
 from rmda_jax import shrink
 
-pytestmark = pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
+pytestmark = [
+    pytest.mark.costly,
+    pytest.mark.filterwarnings("ignore:all units are zero:UserWarning"),
+]
 BATCH, WIDTH, HIDDEN, LAYERS = 4, 6, 20, 8
 X = np.ones((BATCH, 3), np.float32)
 

@@ -11,7 +11,10 @@ import rmda_jax as rj
 from rmda_jax import shrink
 from tests._x64 import float64
 
-pytestmark = pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
+pytestmark = [
+    pytest.mark.costly,
+    pytest.mark.filterwarnings("ignore:all units are zero:UserWarning"),
+]
 FEED_FORWARD = ("up", "inner", "down", "outer")
 TOLERANCE = 1e-12  # of the largest entry, in float64
 WIDTH, HEADS, SIZE, HIDDEN, LAYERS = 6, 2, 3, 5, 4

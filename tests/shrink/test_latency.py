@@ -15,6 +15,8 @@ from rmda_jax.shrink._rule_units import generic_values
 from rmda_jax.shrink._trace import traced
 from tests.shrink.test_trace import BY_NAME, IDS, normal
 
+pytestmark = pytest.mark.costly
+
 X = jnp.asarray(np.random.default_rng(1).normal(size=(5, 7)), jnp.float32)
 SHAPES = {"a": (7, 40), "b": (40, 30), "c": (30, 3)}
 PARAMS = {name: jnp.ones(shape, jnp.float32) for name, shape in SHAPES.items()}

@@ -11,6 +11,8 @@ from tests._x64 import float64
 from tests.shrink.test_program import check, drawn, normal
 from tests.shrink.test_recomputed import by_variance, zeros
 
+pytestmark = pytest.mark.costly
+
 HEADS, SIZE = 4, 3
 DEAD = np.r_[3:6, 9:12]  # the rows of two heads in the output projection
 

@@ -8,6 +8,8 @@ import pytest
 from rmda_jax import shrink
 from tests._x64 import float64
 
+pytestmark = pytest.mark.costly
+
 X = np.random.default_rng(1).normal(size=(5, 6))
 
 

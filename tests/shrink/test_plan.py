@@ -10,7 +10,18 @@ from jax import lax
 
 from rmda_jax import shrink
 from tests.shrink import test_trace as models
-from tests.shrink.test_trace import BY_NAME, IDS, IMAGE, MODELS, SEQUENCE, X, normal
+from tests.shrink.test_trace import (
+    BY_NAME,
+    IDS,
+    IMAGE,
+    MODELS,
+    SEQUENCE,
+    X,
+    normal,
+    numbers,
+)
+
+pytestmark = pytest.mark.costly
 
 ROUNDING = 4e-6
 
@@ -184,7 +195,7 @@ def scaled(power):
 
 
 def zeroed(shapes, **where):
-    params = {name: np.array(x) for name, x in normal(shapes).items()}
+    params = numbers(shapes)
     for name, at in where.items():
         params[name][at] = 0
     return params

@@ -117,6 +117,7 @@ RANDOM = {"phases": [Phase.explicit, Phase.generate]}
 no_warning = pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
 
 
+@pytest.mark.not_daily
 @no_warning
 @settings(max_examples=2, **RANDOM)
 @given(book=books(), seed=st.integers(0, 2**16))
@@ -452,6 +453,7 @@ EXAMPLES = {
 }
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_transformers_in_nnx(name):
     make, shape = EXAMPLES[name]

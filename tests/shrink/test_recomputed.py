@@ -11,6 +11,8 @@ from rmda_jax.shrink._trace import traced
 from tests._x64 import float64
 from tests.shrink.test_program import check, drawn, normal
 
+pytestmark = pytest.mark.costly
+
 DEAD = np.array([1, 4])  # units, of six
 
 

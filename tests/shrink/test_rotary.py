@@ -9,6 +9,8 @@ from jax import lax
 from rmda_jax import shrink
 from tests._x64 import float64
 
+pytestmark = pytest.mark.costly
+
 LENGTH, WIDTH, HEADS, SIZE = 5, 6, 2, 8
 HALVES, PAIRS = [1, 2, 5, 6], [2, 3, 6, 7]  # two pairs: (i, i + 4), or (2i, 2i + 1)
 

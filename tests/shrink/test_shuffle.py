@@ -11,6 +11,8 @@ from tests._x64 import float64
 from tests.shrink.test_program import X, assert_close, check, drawn, normal
 from tests.shrink.test_random import shuffled
 
+pytestmark = pytest.mark.costly
+
 UNITS = [("a", i) for i in range(4)] + [("b", i) for i in range(4)]
 SHUFFLED = shuffled(np.arange(8))  # which of the units lies at each place
 DEAD = [("a", 0), ("a", 3), ("b", 1)]  # units that nothing reads

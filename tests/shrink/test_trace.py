@@ -17,10 +17,14 @@ from rmda_jax import shrink
 pytestmark = pytest.mark.costly
 
 
-def normal(shapes, seed=0):
+def numbers(shapes, seed=0):
     generator = np.random.default_rng(seed)
-    draw = lambda shape: jnp.asarray(generator.normal(size=shape) / 2, jnp.float32)
+    draw = lambda shape: (generator.normal(size=shape) / 2).astype(np.float32)
     return {name: draw(shape) for name, shape in shapes.items()}
+
+
+def normal(shapes, seed=0):
+    return {name: jnp.asarray(x) for name, x in numbers(shapes, seed).items()}
 
 
 def conv(x, kernel, groups=1):

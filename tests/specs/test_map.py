@@ -11,14 +11,17 @@ import pytest
 import rmda_jax as rj
 
 GROUPS = rj.group_lasso(group_axes=-2)
-KEY = jax.random.key(0)
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
 PARAMS = {
-    "conv": {"kernel": jax.random.normal(KEY, (3, 3, 4, 5)), "bias": jnp.ones(5)},
-    "head": {
-        "kernel": jax.random.normal(KEY, (6, 7)).at[2].set(0),
-        "bias": jnp.ones(7),
-    },
+    "conv": {"kernel": normal(3, 3, 4, 5), "bias": np.ones(5, np.float32)},
+    "head": {"kernel": normal(6, 7), "bias": np.ones(7, np.float32)},
 }
+PARAMS["head"]["kernel"][2] = 0
 
 
 def bound(spec, params=PARAMS):

@@ -5,6 +5,7 @@ import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -13,7 +14,7 @@ import rmda_jax as rj
 from rmda_jax import shrink
 from rmda_jax.specs._names import is_placeholder, leaf_names
 
-X = jnp.ones((1, 4))
+X = np.ones((1, 4), np.float32)  # of NumPy: nothing is compiled on import
 
 
 class NNXNet(nnx.Module):
@@ -50,35 +51,51 @@ def haiku_clash():
     return hk.transform(lambda x: Block()(x)).init(jax.random.key(0), X)
 
 
-NNX_STATE = nnx.state(NNXNet(), nnx.Param)
+def nnx_state():
+    return nnx.state(NNXNet(), nnx.Param)
+
+
+def linen_params():
+    return LinenNet().init(jax.random.key(0), X)
+
+
+def equinox_params():
+    net = eqx.nn.MLP(4, 3, 2, 1, key=jax.random.key(0))
+    return eqx.filter(net, eqx.is_array)
+
+
+# Trees are made when a test asks for them: most runs ask for few.
 TREES = {
-    "dict": ({"conv": {"kernel": X}, "b": X}, ["b", "conv/kernel"]),
-    "list": ([{"w": X}, (X, X)], ["0/w", "1/0", "1/1"]),
-    "array": (X, [""]),
-    "nnx": (NNX_STATE, ["layers/0/bias", "layers/0/kernel"]),
+    "dict": (lambda: {"conv": {"kernel": X}, "b": X}, ["b", "conv/kernel"]),
+    "list": (lambda: [{"w": X}, (X, X)], ["0/w", "1/0", "1/1"]),
+    "array": (lambda: X, [""]),
+    "nnx": (nnx_state, ["layers/0/bias", "layers/0/kernel"]),
     "nnx as update sees it": (
-        nnx.to_pure_dict(NNX_STATE),
+        lambda: nnx.to_pure_dict(nnx_state()),
         ["layers/0/bias", "layers/0/kernel"],
     ),
-    "linen": (LinenNet().init(jax.random.key(0), X), ["dense/bias", "dense/kernel"]),
-    "haiku": (haiku_params(), ["mlp/linear_0/b", "mlp/linear_0/w"]),
+    "linen": (linen_params, ["dense/bias", "dense/kernel"]),
+    "haiku": (haiku_params, ["mlp/linear_0/b", "mlp/linear_0/w"]),
     "equinox": (
-        eqx.filter(eqx.nn.MLP(4, 3, 2, 1, key=jax.random.key(0)), eqx.is_array),
+        equinox_params,
         ["layers/0/weight", "layers/0/bias", "layers/1/weight", "layers/1/bias"],
     ),
     "nnx variables outside a state": (
-        [nnx.Param(X), {"w": nnx.Param(X)}],
+        lambda: [nnx.Param(X), {"w": nnx.Param(X)}],
         ["0", "1/w"],
     ),
-    "a leaf called value": ({"attention": {"value": X}}, ["attention/value"]),
-    "a layer called params": ({"a": {"params": {"w": X}}}, ["a/params/w"]),
+    "a leaf called value": (
+        lambda: {"attention": {"value": X}},
+        ["attention/value"],
+    ),
+    "a layer called params": (lambda: {"a": {"params": {"w": X}}}, ["a/params/w"]),
 }
 
 
 @pytest.mark.parametrize("case", TREES)
 def test_leaf_names(case):
     tree, expected = TREES[case]
-    assert leaf_names(tree) == expected
+    assert leaf_names(tree()) == expected
 
 
 @pytest.mark.parametrize("empty", [{}, [], (), None, {"a": {}, "b": [None]}])
@@ -98,15 +115,16 @@ def test_placeholders_of_optax_are_recognised():
     assert not jax.tree.leaves(seen[-1])
 
 
+CLASH = {"a": {"b": X}, "a/b": X}
 CLASHES = {
     "haiku": (
-        haiku_clash(),
+        haiku_clash,
         "block/linear/b",
         ["['block/linear']['b']", "['block/~/linear']['b']"],
     ),
-    "a slash": ({"a": {"b": X}, "a/b": X}, "a/b", ["['a']['b']", "['a/b']"]),
+    "a slash": (lambda: CLASH, "a/b", ["['a']['b']", "['a/b']"]),
     "a leading params": (
-        {"params": {"w": X}, "w": X},
+        lambda: {"params": {"w": X}, "w": X},
         "w",
         ["['params']['w']", "['w']"],
     ),
@@ -117,7 +135,7 @@ CLASHES = {
 def test_two_leaves_of_one_name_are_an_error(case):
     tree, name, paths = CLASHES[case]
     with pytest.raises(ValueError, match=f"have the same name '{name}'") as caught:
-        leaf_names(tree)
+        leaf_names(tree())
     assert " and ".join(paths) in str(caught.value)
     assert "Rename one of the keys" in str(caught.value)
 
@@ -126,7 +144,6 @@ def flat(params, x):
     return sum(jnp.tanh(x * w).sum() for w in jax.tree.leaves(params))
 
 
-CLASH = CLASHES["a slash"][0]
 UNIQUE = {"a": {"b": X}, "c": X}
 SPECS = {
     "map": rj.RegularizerMap([("*", rj.l1())]),

@@ -19,6 +19,8 @@ from tests.transforms._table import (
     start,
 )
 
+pytestmark = pytest.mark.costly
+
 # --- hyperparameters --------------------------------------------------------------
 
 NOT_A_NUMBER = [

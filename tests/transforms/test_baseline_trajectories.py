@@ -10,14 +10,14 @@ import pytest
 import rmda_jax as rj
 from tests._daily import first_of_each
 from tests.fixtures import trajectories
-from tests.fixtures.trajectories import Trajectory, load, names
+from tests.fixtures.trajectories import Trajectory, hyper, load, names
 from tests.transforms._replay import assert_same, deviation, replay
 
 pytestmark = pytest.mark.costly
 
 # Float64. Rounding alone was measured at up to 3e-15, with the nuclear norm 2e-14.
 TOLERANCE = 1e-13
-RAMDA = [n for n in names("ramda/R_") if load(n).hyper["optimizer"] != "RMDA"]
+RAMDA = [n for n in names("ramda/R_") if hyper(n)["optimizer"] != "RMDA"]
 STOPPED = [n for n in RAMDA if n.endswith("_default")]
 
 

@@ -214,6 +214,7 @@ def drawn_mlp():
     return params, x, jax.tree.map(lambda w: draw(*w.shape), params)
 
 
+@pytest.mark.not_daily
 @product(
     lambda kind, kept: kind == "flops",  # bytes are counted as weights are
     kind=["weights", "bytes", "flops"],

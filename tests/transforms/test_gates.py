@@ -8,6 +8,8 @@ import pytest
 
 import rmda_jax as rj
 
+pytestmark = pytest.mark.costly
+
 R = rj.regularizers
 CASES = {
     "l1": (rj.l1(), 2),

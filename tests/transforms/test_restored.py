@@ -92,6 +92,7 @@ def sparse(inner, **options):
     return rj.rigl(inner, 0.5, **options)
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("grow", these(["gradient"], ["gradient", None]))
 def test_masks_with_other_keys_go_on_by_name(grow):
     tx = sparse(optax.sgd(0.1), grow=grow)

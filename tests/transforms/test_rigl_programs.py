@@ -27,6 +27,8 @@ from tests.transforms._sparse import (
     tree,
 )
 
+pytestmark = pytest.mark.costly
+
 methods = pytest.mark.parametrize("method", METHODS)
 
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 import rmda_jax as rj
 from tests._daily import first_of_each
 from tests.fixtures import trajectories
-from tests.fixtures.trajectories import Trajectory, load, names, tree
+from tests.fixtures.trajectories import Trajectory, hyper, load, names, tree
 from tests.transforms._replay import assert_same, replay
 
 pytestmark = pytest.mark.costly
@@ -81,8 +81,7 @@ def assert_same_state(state: rj.RMDAState, trajectory: Trajectory):
 
 
 def of_recipe(name: str) -> tuple:
-    hyper = load(name).hyper
-    return hyper["prox"], bool(hyper["scheduler"])
+    return hyper(name)["prox"], bool(hyper(name)["scheduler"])
 
 
 @pytest.mark.parametrize("name", first_of_each(of_recipe, PRESCRIBED))

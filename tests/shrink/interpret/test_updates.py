@@ -10,6 +10,8 @@ from rmda_jax import shrink
 from tests._x64 import float64
 from tests.shrink.test_trace import normal
 
+pytestmark = pytest.mark.costly
+
 X = np.random.default_rng(0).normal(size=(5, 6))  # of NumPy: float64 where enabled
 FROM, TO = np.array([[0, 1, 2, 0], [1, 2, 0, 2]], np.int32)  # edges of a graph
 

@@ -9,6 +9,8 @@ from jax import lax
 from rmda_jax.shrink.interpret._values import ValueInterpreter, unknown
 from tests.shrink.test_trace import normal
 
+pytestmark = pytest.mark.costly
+
 
 def ramp(*shape):
     """Return known numbers, with zeros among them."""
