@@ -71,6 +71,7 @@ def unused(images: Iterable[str], pages: dict[str, str]) -> list[str]:
     return [image for image in images if (ROOT / image).resolve() not in shown]
 
 
+@pytest.mark.not_daily
 def test_every_environment_variable_is_named():
     read = set(READ_BY_OTHERS)
     for folder in FOLDERS:

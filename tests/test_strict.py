@@ -43,6 +43,7 @@ def strict_and_watched():
         yield
 
 
+@pytest.mark.not_daily
 def test_strict_is_strict():
     one, wide = jnp.ones(3, jnp.bfloat16), jnp.ones((2, 3), jnp.bfloat16)
     with strict():

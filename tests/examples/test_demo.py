@@ -71,6 +71,7 @@ def table_rows(printed):
     return [[cell.strip() for cell in cells] for cells in lines if len(cells) > 1]
 
 
+@pytest.mark.not_daily
 def test_demo_saves_the_figure(run):
     assert run.figure.read_bytes().startswith(b"\x89PNG")
 
@@ -196,6 +197,7 @@ def test_matrix_convolution_is_the_convolution(padding, window):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.not_daily
 def test_units_that_nothing_reads_are_removed_from_the_demo():
     model = network.LeNet(8, rngs=nnx.Rngs(0))
     pixels = jnp.arange(80) % 20 < 4  # of four channels: dense1 reads them flattened

@@ -142,6 +142,7 @@ def test_data_drift_in_two_rows_and_in_nothing_else():
     np.testing.assert_array_equal(np.flatnonzero(moved), [6, 7, 8, 9])
 
 
+@pytest.mark.not_daily
 def test_simulation_steps_as_a_loop_does():
     """One method with two settings, and the drift, against the loop that it is."""
     first, later = map(problems.as_float32, (TRUTHS["infinite sum"], TRUTHS["drift"]))
@@ -266,6 +267,7 @@ def test_the_momentum_inside_of_aprox_is_an_average(decays):
     assert float(rate(29)) == pytest.approx(0.002 if decays else 0.2)
 
 
+@pytest.mark.not_daily
 def test_noise_follows_the_laws():
     noise = jax.device_get(law.variance_law(1000, 10_000))
     t = np.arange(1, 1001)

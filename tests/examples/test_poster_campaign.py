@@ -47,6 +47,7 @@ def test_what_is_complete_is_not_repeated(options):
     assert [file.read_bytes() for file in files] == written
 
 
+@pytest.mark.not_daily
 def test_a_run_that_ends_in_time_goes_on_to_the_same_numbers(options):
     whole = dataclasses.replace(options, logs=options.logs / "whole", out=options.out)
     expected = logs.read(runs.run(TASK, "rmda", whole)).epochs

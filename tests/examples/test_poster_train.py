@@ -182,6 +182,7 @@ def flat(params, path=()):
     return functools.reduce(operator.or_, parts)
 
 
+@pytest.mark.not_daily
 def test_a_complete_run_is_not_repeated_and_another_not_overwritten(tmp_path):
     options = Options(epochs=4, loop="step", logs=tmp_path, out=tmp_path / "out")
     log = runs.run(TASK, "rmda", options)
@@ -203,6 +204,7 @@ def test_a_complete_run_is_not_repeated_and_another_not_overwritten(tmp_path):
         _ = runs.run(TASK, "rmda", options)
 
 
+@pytest.mark.not_daily
 def test_a_path_is_a_run_for_each_strength_and_seed(tmp_path):
     folders = ["--logs", str(tmp_path), "--out", str(tmp_path / "out")]
     common = ["--epochs", "4", "--seeds", "2", "--loop", "step", *folders]

@@ -151,6 +151,7 @@ def with_idle_units():
     return params
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("name", criteria.CRITERIA)
 def test_a_criterion_finds_the_units_that_matter(name, rules):
     params = with_idle_units()
@@ -272,6 +273,7 @@ def run_of(method, **changes):
 DAILY = ("taylor", "rmda")  # zeros at once, and zeros in training
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize(
     "method",
     [m if m in DAILY else pytest.param(m, marks=pytest.mark.long)

@@ -43,6 +43,7 @@ OUTSIDE = {
 DAILY = "vit"
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize(
     "name",
     [

@@ -175,6 +175,7 @@ def damaged(raw, how, rng):
     return raw[:place] + bytes([raw[place] ^ 16]) + raw[place + 1 :]
 
 
+@pytest.mark.not_daily
 @failed_restores
 def test_a_damaged_checkpoint_is_refused_or_the_same(directory, tmp_path):
     sound, step = restored(directory, started())

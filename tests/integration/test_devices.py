@@ -70,6 +70,7 @@ def test_training_over_a_mesh_is_that_on_one_device(layout):
     assert_same(sharded_mesh.train(layout, mesh_of_axes((4, 2))), "groups")
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize(
     "layout", [pytest.param("fsdp", marks=pytest.mark.long), "tensor parallel"]
 )
@@ -90,6 +91,7 @@ def explicit_predict(params, x):
     return h + params["out"]["bias"]
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize(
     ("layout", "rules"),
     [
@@ -104,6 +106,7 @@ def test_explicit_axes_train_as_one_device(layout, rules):
         assert_same(jax.device_get(tree), rules)
 
 
+@pytest.mark.not_daily
 def test_shard_map_with_the_mean_of_the_loss_is_one_device():
     assert_same(shard_map_axis.train(mesh_of_axes((8,))), "groups")
 

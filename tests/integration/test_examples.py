@@ -69,6 +69,7 @@ def test_an_average_has_zeros_where_they_are_put():
         np.testing.assert_array_equal(kept, np.where(s == 0, 0, a))
 
 
+@pytest.mark.not_daily
 def test_microbatches_and_monitors_leave_the_training_alone():
     params, (x, y) = start(), next(batches())
     whole = jax.grad(lambda params: loss(predict(params, x), y))(params)

@@ -161,6 +161,7 @@ def test_training_is_the_same_in_every_framework(row, framework):
     assert any(x.any() for x in jax.tree.leaves(zeros(actual)))
 
 
+@pytest.mark.not_daily
 @by_mechanism(factories())
 def test_nnx_optimizer_is_the_same_as_optax(row):
     changes = {"regularizer": MAP} if row.regularized else {}

@@ -24,6 +24,7 @@ RATES = {
 STEPS, KEPT = 6, 0.5
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize(
     "name",
     [

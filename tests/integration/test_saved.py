@@ -150,6 +150,7 @@ def way_of_loading(framework):
     return load, axis
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("framework", first_of_each(way_of_loading, FRAMEWORKS))
 def test_what_is_saved_runs_in_a_model_built_anew(framework, tmp_path):
     build, axis, load = FRAMEWORKS[framework]

@@ -157,6 +157,7 @@ def test_leaves_of_another_optimizer_count_by_the_params():
     assert whole.structured == 0
 
 
+@pytest.mark.not_daily
 def test_summary_runs_under_jit_vmap_and_scan():
     tx = rj.rmda(0.1, RULES, rj.budget(groups=0.5), averaging=0.1)
 

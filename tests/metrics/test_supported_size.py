@@ -77,6 +77,7 @@ def test_nan_is_not_judged():
     assert jnp.isnan(found.chance)
 
 
+@pytest.mark.not_daily
 def test_leaves_are_judged_by_the_strengths_of_their_rules():
     rules = rj.RegularizerMap([("a", GROUPS), ("b", GROUPS, 10.0)])
     params = {"a": jnp.array([[4.0], [0.5]]), "b": jnp.array([[30.0], [2.0]])}

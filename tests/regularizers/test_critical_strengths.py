@@ -87,6 +87,7 @@ def test_groups_vanish_where_the_oracle_says(name, arguments, x64):
         np.testing.assert_allclose(found, wanted, rtol=1e-9)
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize(("name", "arguments"), by_factory(IN_METRIC), ids=str)
 def test_groups_vanish_in_a_metric_where_the_oracle_says(name, arguments, x64):
     regularizer = make(name, {**arguments, "group_axes": ()})

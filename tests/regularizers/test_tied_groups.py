@@ -126,6 +126,7 @@ AFFINE = [p for p in PENALTIES if p.penalty.affine_slope]
 
 
 # By default one root of a convex and one of a nonconvex penalty, with weights.
+@pytest.mark.not_daily
 @product(by_convexity, penalty=AFFINE, weighted=[True, False])
 def test_exact_metric_prox_and_derivative_are_those_of_one_array(penalty, weighted):
     tied, alone = pair(penalty, weighted)

@@ -95,6 +95,7 @@ def odd_tree(seed):
     return {name: jnp.float32(rng.normal(size=ODD[name])) for name in ODD}
 
 
+@pytest.mark.not_daily
 @first_by_default(factories("regularized"))
 def test_groups_may_be_empty_single_or_missing(row):
     grads = [odd_tree(i + 1) for i in range(3)]

@@ -313,6 +313,7 @@ class Equinox(eqx.Module):
         return self.mlp(self.attention(x, x, x).mean(0))
 
 
+@pytest.mark.not_daily
 def test_of_an_equinox_module_a_smaller_one_is_made():
     params, static = eqx.partition(eqx.filter_jit(Equinox)(), eqx.is_array)
     fn = lambda p, x: eqx.combine(p, static)(x)

@@ -311,6 +311,7 @@ def test_shapes_are_enough_and_values_do_not_count():
         assert costs.alive([np.arange(7) < 2]).tolist() == [2]
 
 
+@pytest.mark.not_daily
 def test_the_supports_of_an_optimizer_are_taken_as_they_are():
     fn, shapes, x, _ = BY_NAME["residual"]
     params = normal(shapes)

@@ -106,6 +106,7 @@ def test_weights_and_flops_of_dead_branches_and_layers(fn, for_program, numbers)
         assert costs.flops(counts) == ends + alive * hidden + n_run * sums
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("fn", [residual, scanned])
 def test_a_budget_of_weights_counts_branches_and_layers(fn):
     params, rules, costs = made(fn)

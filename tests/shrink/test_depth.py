@@ -103,6 +103,7 @@ def shrunk(fn, params, x, *, for_program):
     return plan, small, small_fn
 
 
+@pytest.mark.not_daily
 def test_nothing_is_left_of_branches_that_are_zero():
     params = {"blocks": [of_block(i) for i in range(3)], "head": drawn(WIDTH, 2)}
     for name in ("o", "down"):
@@ -137,6 +138,7 @@ def test_nothing_is_left_of_branches_that_are_zero():
         assert found == wanted > 0
 
 
+@pytest.mark.not_daily
 def test_leaves_of_no_entries_are_trained_and_kept_in_files(tmp_path):
     params = {"blocks": [of_block(i) for i in range(2)], "head": drawn(WIDTH, 2)}
     for name in ("o", "down"):
@@ -183,6 +185,7 @@ def test_layers_of_a_scan_go_that_are_the_identity(dead, for_program):
     assert lengths == [n_left]
 
 
+@pytest.mark.not_daily
 def test_units_and_layers_go_together_and_training_goes_on():
     params = stacked((1, 2))
     params["blocks"]["down"][:, 2] = 0
@@ -423,6 +426,7 @@ def test_rules_of_branches():
     assert not small["blocks"][1]["q"].size
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("for_program", [True, False])
 def test_rules_of_layers(for_program):
     params, x = stacked(), drawn(*X)

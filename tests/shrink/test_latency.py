@@ -115,6 +115,7 @@ def test_a_scan_reads_its_entries_as_often_as_it_runs():
     assert found == [found[1] + slices, 4 * (12 + 36 + 12 + 12 + 12)]
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("kept", [0.6, pytest.param(0.3, marks=pytest.mark.long)])
 def test_a_budget_of_latency_ends_at_what_was_asked(kept):
     rng = np.random.default_rng(0)

@@ -43,6 +43,7 @@ def split(module):
     return lambda p, x: nnx.merge(graph, p)(x), params
 
 
+@pytest.mark.not_daily
 def test_sizes_of_stacked_layers_are_those_of_one():
     net = Stack(nnx.Rngs(0))
     heads, down = net.blocks.attention, net.blocks.down

@@ -36,6 +36,7 @@ class Adapted(nnx.Module):
         return self.down(nnx.relu(self.up(x)))
 
 
+@pytest.mark.not_daily
 def test_lora_of_nnx_goes_with_a_base_that_is_closed_over():
     module = Adapted(nnx.Rngs(0))
     for i, layer in enumerate((module.up, module.down)):

@@ -117,6 +117,7 @@ METHODS = {
 DAILY = ("rmda", "frozen")
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize(
     "name",
     [
@@ -138,6 +139,7 @@ def test_every_method_goes_on_as_without_shrinking(name):
         assert_close(found_state, cut(state))
 
 
+@pytest.mark.not_daily
 def test_an_average_of_the_params_is_sliced_and_goes_on():
     params, tx = with_dead_units(), METHODS["rmda"]()
     average = lambda old, new: optax.incremental_update(new, old, 0.1)

@@ -56,6 +56,7 @@ def assert_same(tied, one, rtol=1e-13):
         np.testing.assert_array_equal(expected[name] == 0, one[name] == 0)
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("step", [0.0, 0.3, 0.9, 100.0])
 def test_prox_value_and_support_are_those_of_one_array(step):
     tree = leaves()
@@ -80,6 +81,7 @@ TRANSFORMATIONS = {
 EVERY_DAY = ("rmda", "proxgen")
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("name", these(EVERY_DAY, TRANSFORMATIONS))
 def test_every_transformation_trains_as_with_one_array(name):
     make = TRANSFORMATIONS[name]
@@ -114,6 +116,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.not_daily
 @product(by_layout, layout=LAYOUTS, kind=KINDS)
 def test_sharded_leaves_stay_where_they_are(layout, kind):
     shapes = {"a": (8, 16), "b": (16, 8), "c": (64, 8)}

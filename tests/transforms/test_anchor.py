@@ -40,6 +40,7 @@ def test_it_begins_at_the_params_of_init_in_the_dtype_of_the_sums(make):
     assert same(anchor, params)
 
 
+@pytest.mark.not_daily
 @methods
 def test_without_restarts_it_stays(make):
     anchor, _ = anchor_after(make(0.1, rj.l1(), 0.1), start(), 3)

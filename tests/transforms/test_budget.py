@@ -163,6 +163,7 @@ def test_no_rule_loses_its_last_units():
     assert (alone.sum(axis=1) == 8).all()  # the floors are all that stays
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("method", these(["rmda"], ["rmda", "ramda"]))
 def test_a_tie_keeps_units_of_every_set(method):
     # Groups 0 to 3 lie in both leaves, groups 4 to 9 in the second one alone, where
@@ -262,6 +263,7 @@ def test_the_laws_of_transformations_hold(law):
     law(TRIAL)
 
 
+@pytest.mark.not_daily
 def test_strengths_come_back_by_the_names_of_the_leaves():
     params = {str(i): jnp.ones((4, 3)) * (i + 1) for i in range(12)}
     grads = jax.tree.map(lambda x: x / 10, params)

@@ -103,6 +103,7 @@ def test_step_has_no_temporaries_of_a_leafs_size(name):
     assert temporaries(name, 3) <= 0.05 / 4 * n_bytes(tree(3))
 
 
+@pytest.mark.not_daily
 @compiled_by_this
 @pytest.mark.parametrize(
     ("name", "leaves"),
@@ -137,6 +138,7 @@ def test_kernels_of_a_leaf(name, at_most):
     assert (many - few) / 3 <= at_most
 
 
+@pytest.mark.not_daily
 @compiled_by_this
 @pytest.mark.parametrize(
     ("method", "at_most"),

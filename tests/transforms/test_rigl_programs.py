@@ -126,6 +126,7 @@ def test_drop_fraction_can_be_injected_and_changed():
     assert_equal(state.inner_state.masks, injected[2][1].inner_state.masks)
 
 
+@pytest.mark.not_daily
 def test_drop_fraction_can_be_vmapped():
     params, grads = tree(0), gradients()[2]
 

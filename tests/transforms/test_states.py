@@ -112,6 +112,7 @@ def test_update_with_a_replicated_state(row):
             tx.update(trees[0], state, trees[1])
 
 
+@pytest.mark.not_daily
 @pytest.mark.parametrize("read", READERS)
 @factories("structured")
 def test_reading_a_replicated_state(row, read):

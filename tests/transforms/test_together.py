@@ -97,6 +97,7 @@ def test_both_forms_train_alike(method, names, in_both_forms):
     check_equal(alone, together)
 
 
+@pytest.mark.not_daily
 def test_both_forms_train_several_alike(in_both_forms):
     w = params(("conv", "free"))
     several = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), w)
@@ -104,6 +105,7 @@ def test_both_forms_train_several_alike(in_both_forms):
     check_equal(*in_both_forms(jax.vmap(run), several))
 
 
+@pytest.mark.not_daily
 def test_derivatives_pass_through(in_both_forms):
     w = params(("conv", "free"))
 
@@ -117,6 +119,7 @@ def test_derivatives_pass_through(in_both_forms):
     np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
+@pytest.mark.not_daily
 @pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="JAX has no jax.shard_map")
 def test_leaves_that_are_sharded_otherwise(in_both_forms):
     w = params(("conv", "sparse", "free"))

@@ -29,6 +29,7 @@ MAKE = {
 each = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 
 
+@pytest.mark.not_daily
 @each
 @pytest.mark.parametrize("mask", [MASK, lambda params: MASK], ids=["tree", "function"])
 def test_a_mask_says_which_leaves_decay(make, mask):
