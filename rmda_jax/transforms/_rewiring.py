@@ -87,7 +87,7 @@ def rewired(leaf: Leaf, places: Places) -> jax.Array:
     kept = _before(places.kept, _staying(leaf.mask, leaf.w))
     if places.grown is None:
         return kept
-    return kept | _before(places.grown, _scores_among(leaf.score, ~kept))
+    return kept | _before(places.grown, _growing(*leaf, *places.kept))
 
 
 def in_turn(leaves: Sequence[Leaf], amounts: Sequence[Amounts]) -> list[Places]:
@@ -138,20 +138,24 @@ def _as_before(leaves: Sequence[Leaf], grows: bool) -> Places:
         [jnp.full_like(mask, value, shape=(), dtype=dtype) for mask in masks]
     )
     none = filled(jnp.int32, 0)
-    w, score = (jnp.result_type(*map(_word, xs)) for xs in list(zip(*leaves))[1:])
-    kept = Cut(filled(w, 0), none)
+    word = jnp.result_type(*(_word(leaf.w) for leaf in leaves))
+    kept = Cut(filled(word, 0), none)
     if not grows:
         return Places(kept, None)
-    return Places(kept, Cut(filled(score, jnp.iinfo(score).max), none))
+    word = jnp.result_type(*(_word(leaf.score) for leaf in leaves))
+    return Places(kept, Cut(filled(word, jnp.iinfo(word).max), none))
 
 
 def _staying(mask: jax.Array, w: jax.Array) -> jax.Array:
+    """Return numbers of which the largest are those of the weights K that stay."""
     return _scores_among(w, mask)
 
 
 def _growing(
     mask: jax.Array, w: jax.Array, score: jax.Array, value: jax.Array, end: jax.Array
 ) -> jax.Array:
+    """Return numbers of which the largest are those of the weights G that grow."""
+    # Outside K: what was dropped may come back.
     kept = _before(Cut(value, end), _staying(mask, w))
     return _scores_among(score, ~kept)
 

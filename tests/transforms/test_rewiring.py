@@ -1,7 +1,7 @@
 """The masks of `rigl` in the form for GPUs: all leaves together, run on CPU.
 
-It is chosen by the platform that a program is lowered for, so here both forms are called
-by their names. `test_rigl.py` has the definition.
+It is chosen by the platform that a program is lowered for, so here both forms are
+called by their names. `test_rigl.py` has the definition.
 """
 
 import functools
@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from rmda_jax.transforms import _rewiring
 from rmda_jax.transforms._rewiring import Amounts, Leaf, in_turn, rewired, together
+from tests._daily import these
 from tests.transforms._sparse import (
     METHODS,
     assert_equal,
@@ -91,7 +92,7 @@ def test_of_equals_the_first_stay_and_nan_before_infinity():
             assert np.flatnonzero(mask).tolist() == places
 
 
-def test_float64_beside_float32(request):
+def test_float64_beside_float32():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         leaves = [
@@ -134,7 +135,7 @@ def assert_same_run(found, desired):
         assert_equal(jax.tree.leaves(a), jax.tree.leaves(b))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", these(("rigl", "set", "pruning"), METHODS))
 def test_a_run_is_the_same_in_both_forms(method, on_a_gpu, monkeypatch):
     params = tree(0) | {"none": jnp.ones((0, 4))}
     grads = [g | {"none": params["none"]} for g in gradients(5)]
@@ -148,7 +149,7 @@ def test_a_run_is_the_same_in_both_forms(method, on_a_gpu, monkeypatch):
 
 @pytest.mark.parametrize("method", ["rigl", "pruning"])
 def test_masks_may_differ_between_devices(method, on_a_gpu):
-    tx, params, axes = make(**METHODS[method]), jnp.ones((8, 4, 6)), P(("x", "y"))
+    tx, axes = make(**METHODS[method]), P(("x", "y"))
     rng = np.random.default_rng(0)
     params, grads = jnp.asarray(rng.normal(size=(2, 8, 4, 6)), jnp.float32)
     state = jax.vmap(tx.init)(params)._replace(count=jnp.full(8, 2, jnp.int32))

@@ -1,8 +1,8 @@
 r"""The k largest of each of several arrays, found together: the form for GPUs.
 
 What a kernel costs there is to be launched, and to read its array. So each pass tries
-all 15 values of the next four bits at once, on all arrays, where ``_top_k.py`` tries one
-bit of one array: an eighth of the passes for float32, with one decision for all arrays.
+all 15 values of the next four bits at once, on all arrays, where ``_top_k.py`` tries
+one bit of one array: for float32 8 passes, not 31, with one decision for all arrays.
 """
 
 from collections.abc import Callable, Sequence
