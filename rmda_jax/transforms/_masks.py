@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from rmda_jax._types import Params, ScalarOrSchedule, Shape, shape_dtype_of, wide_dtype
 from rmda_jax.regularizers._checks import check_parameter
@@ -76,10 +75,7 @@ class Masks:
         masks = [
             jnp.ones_like(leaf, dtype=bool)
             if target is None or self.gradual
-            # From behind a barrier: a TPU's compiler would draw them in every pass.
-            else _top_k_mask(
-                lax.optimization_barrier(_random_scores(key, leaf)), target
-            )
+            else _top_k_mask(_random_scores(key, leaf), target)
             for leaf, target, key in zip(
                 leaves, self._targets(params), self._keys(len(leaves)), strict=True
             )
