@@ -75,6 +75,13 @@ def test_both_forms_choose_the_same(levels):
             assert mask.sum() == leaf.mask.sum()
 
 
+def test_nothing_is_promoted():
+    leaves, amounts = problem(0)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        found = jax.eval_shape(lambda *x: masks(together, *x), leaves, amounts)
+    assert [x.shape for x in found] == list(SHAPES)
+
+
 def test_both_forms_prune_the_same():
     leaves, amounts = problem(0)
     amounts = [amount._replace(grown=None) for amount in amounts]

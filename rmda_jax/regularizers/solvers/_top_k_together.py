@@ -52,14 +52,17 @@ def cuts_after(
             # compute before the loop, and write out.
             here, found = lax.optimization_barrier((given, found))
             one = jnp.ones((), found.dtype) << _BITS * (n_turns - 1 - n)
-            tried = found[:, None] + jnp.arange(1, _DIGITS, dtype=found.dtype) * one
+            digits = jnp.arange(1, _DIGITS, dtype=found.dtype)
+            tried = found[:, None] + digits[None] * one
             those = fits(count(flags(tried), here)) & (tried > found[:, None])
             return found + jnp.sum(those, axis=1, dtype=found.dtype) * one
 
         n_turns = -(-(8 * start.dtype.itemsize - 1) // _BITS)
         return lax.fori_loop(0, n_turns, turn, start)
 
-    at_least = lambda tried: lambda x, i: x[..., None] >= tried[i]
+    # An axis for what is tried, after those of an array.
+    after = lambda x, tried: jnp.expand_dims(tried, tuple(range(x.ndim)))
+    at_least = lambda tried: lambda x, i: x[..., None] >= after(x, tried[i])
     values = largest(at_least, lambda n: n >= k[:, None], jnp.zeros_like(k, dtype=word))
     room = k - count(lambda x, i: x > values[i], given)
     tied = count(lambda x, i: x == values[i], given)
@@ -67,7 +70,8 @@ def cuts_after(
     def among_ties() -> jax.Array:
         def before(tried: jax.Array) -> Flags:
             place = lambda x: position(x.shape, tuple(range(x.ndim)))[..., None]
-            return lambda x, i: (x == values[i])[..., None] & (place(x) < tried[i])
+            first = lambda x, i: place(x) < after(x, tried[i])
+            return lambda x, i: (x == values[i])[..., None] & first(x, i)
 
         return largest(before, lambda n: n <= room[:, None], jnp.zeros_like(k))
 
