@@ -42,6 +42,8 @@ BARRIER = (
 REOPENED = (
     "from rmda_jax.transforms import _prox_leaves as m; m._together = m._in_turn; "
 )
+# The masks of RigL come out of the branch that moves them, as on CPU.
+FROM_A_BRANCH = "from rmda_jax.transforms import _rewiring as m; m.GPUS = (); "
 
 
 def case(limit):
@@ -124,3 +126,9 @@ def test_a_loop_opened_again_is_caught(tmp_path):
     limit = of_step("ramda")
     found = exceeded(measured(limit, tmp_path, REOPENED), limit)
     assert found.keys() >= {"loops", "host_decisions"}
+
+
+def test_masks_from_a_branch_are_caught(tmp_path):
+    limit = of_step("rigl")
+    found = exceeded(measured(limit, tmp_path, FROM_A_BRANCH), limit)
+    assert found.keys() >= {"kernels", "loops", "copies"}
