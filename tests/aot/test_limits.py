@@ -23,7 +23,17 @@ QUICK = ("optax.adam", "rmda", "rmda, l1", "proxsgd")
 QUICK_PROXES = ("group_lasso", "sparse_group_lasso, metric")
 SECONDS = 60  # of the processor, for the prox of one leaf
 # What is not held below limits, and why.
-NOT_COMPILED: dict[tuple[str, str], str] = {}
+_SPECTRUM = "a spectrum: 20 seconds of a TPU's compiler, and more"
+NOT_COMPILED = {
+    ("v5e", name): _SPECTRUM
+    for name in (
+        "nuclear_norm, metric",
+        "spectral_mcp, metric",
+        "on_singular_values",
+        "on_singular_values, metric",
+        "max_rank, metric",
+    )
+}
 # What needs more than 64 bytes of temporaries a parameter, and why.
 _DIFFERENCES = "two scans, with arrays of all their turns, in a proximal gradient"
 _POINTS = "the best of many points, of a leaf of 256"
@@ -32,6 +42,8 @@ LARGE = {
     ("h100", "fused_lasso, metric"): _DIFFERENCES,
     ("h100", "l_half_ball"): _POINTS,
     ("h100", "l_half_ball, metric"): _POINTS,
+    ("v5e", "l_half_ball"): _POINTS,
+    ("v5e", "l_half_ball, metric"): _POINTS,
 }
 RUN = "from benchmarks.{} import main; main()"
 BARRIER = (
