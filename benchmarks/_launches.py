@@ -24,6 +24,7 @@ _FREE = set(
     "add-dependency after-all bitcast constant domain get-tuple-element opt-barrier "
     "parameter partition-id replica-id tuple".split()
 )
+_TURNS = re.compile(r'known_trip_count"?:?=?\{"?n"?:"?(\d+)')
 # Custom calls that only say how arrays lie.
 _NO_KERNEL = re.compile(
     'custom_call_target="(AllocateBuffer|ConcatBitcast|Sharding|X64\\w+)"'
@@ -46,11 +47,20 @@ class Counts(NamedTuple):
     collectives: int = 0
     bytes: int = 0
     bytes_inside: int = 0  # of these, what loops and branches move
+    # What is inside, with every turn of a loop of known length.
+    kernels_turned: int = 0
+    bytes_turned: int = 0
 
-    def inside(self) -> "Counts":
+    def inside(self, turns: int = 1) -> "Counts":
         """Return the counts of what a loop or a branch runs."""
-        every = self.kernels + self.kernels_inside
-        return self._replace(kernels=0, kernels_inside=every, bytes_inside=self.bytes)
+        moved = self.bytes - self.bytes_inside
+        return self._replace(
+            kernels=0,
+            kernels_inside=self.kernels + self.kernels_inside,
+            bytes_inside=self.bytes,
+            kernels_turned=turns * (self.kernels + self.kernels_turned),
+            bytes_turned=turns * (moved + self.bytes_turned),
+        )
 
 
 class _Instruction(NamedTuple):
@@ -80,8 +90,9 @@ def _total(computations: dict[str, list[_Instruction]], name: str) -> Counts:
         if code in _FREE or code.endswith(("-done", "-update")):
             continue
         if code in ("while", "conditional"):
-            known = "known_trip_count" in i.attributes
-            found += [_total(computations, inner).inside() for inner in _called(i)]
+            known = _TURNS.search(i.attributes)
+            turns = int(known[1]) if known else 1
+            found += [_total(computations, inner).inside(turns) for inner in _called(i)]
             found.append(Counts(loops=code == "while", host_decisions=not known))
         elif code in _ENTERED:
             found += [_total(computations, inner) for inner in _called(i)]

@@ -6,11 +6,13 @@ They come with JAX's plugins, from the package registry: the extras `aot-cuda` a
 
 import importlib.util
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P, SingleDeviceSharding
 
 # What XLA asks about a GPU, from NVIDIA's data sheet of the H100 SXM.
 _H100 = """
@@ -86,16 +88,39 @@ def placed_on(name: str) -> SingleDeviceSharding:
     Raises:
       SystemExit: its compiler is not installed.
     """
+    return SingleDeviceSharding(_devices(name, 1)[0])
+
+
+def shared_by(name: str, n_devices: int) -> Callable[[tuple[int, ...]], NamedSharding]:
+    """Return how so many devices of a target share an array, from its shape.
+
+    Each holds a part of the last axis of a matrix or kernel, and all of a vector.
+
+    Raises:
+      SystemExit: its compiler is not installed.
+    """
+    mesh = Mesh(np.array(_devices(name, n_devices)), ("x",))
+
+    def place(shape: tuple[int, ...]) -> NamedSharding:
+        shared = len(shape) > 1 and shape[-1] % n_devices == 0
+        return NamedSharding(
+            mesh, P(*[None] * (len(shape) - 1), "x") if shared else P()
+        )
+
+    return place
+
+
+def _devices(name: str, n_devices: int) -> list[jax.Device]:
     if missing(name):
         raise SystemExit(missing(name))
     jax.config.update("jax_platforms", "cpu")
     if name == "h100":
         topology = topologies.get_topology_desc(
-            platform="cuda", target_config=_H100, topology="1x1x1"
+            platform="cuda", target_config=_H100, topology=f"1x1x{n_devices}"
         )
     else:
         os.environ |= _NO_TPU_HERE
         topology = topologies.get_topology_desc(
-            platform="tpu", topology_name=f"{name}:2x2"
+            platform="tpu", topology_name=f"{name}:2x{2 if n_devices <= 4 else 4}"
         )
-    return SingleDeviceSharding(topology.devices[0])
+    return list(topology.devices[:n_devices])

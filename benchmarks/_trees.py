@@ -1,5 +1,6 @@
 """Shapes of the params of published networks, by hand: no model has to be built."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,10 +59,10 @@ def gpt2(depth: int = 12, width: int = 768) -> Shapes:
 TREES = {"small": small, "resnet50": resnet50, "gpt2": gpt2}
 
 
-def params(name: str, sharding: Any = None) -> Any:
-    """Return the params of a tree as shapes of float32, placed as is said."""
+def params(name: str, place: Callable[[tuple[int, ...]], Any]) -> Any:
+    """Return the params of a tree as shapes of float32, placed by their shapes."""
     return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding),
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place(shape)),
         TREES[name](),
         is_leaf=lambda node: isinstance(node, tuple),
     )

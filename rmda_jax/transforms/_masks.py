@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from rmda_jax._types import Params, ScalarOrSchedule, Shape, shape_dtype_of, wide_dtype
 from rmda_jax.regularizers._checks import check_parameter
@@ -16,6 +15,7 @@ from rmda_jax.regularizers.solvers._top_k import keep_largest
 from rmda_jax.specs._map import RegularizerMap
 from rmda_jax.specs._names import leaf_names
 from rmda_jax.transforms._arguments import check_hyperparameter, check_static, evaluate
+from rmda_jax.transforms._rewiring import Amounts, Leaf, next_masks
 from rmda_jax.transforms._state import state_leaves
 
 
@@ -96,26 +96,35 @@ class Masks:
 
         If not ``due``, all of them are the same.
         """
+        leaves = [state_leaves(params, tree) for tree in (masks, params, grads)]
+        new = list(leaves[0])
         targets = self._targets(params)
+        sparse = [i for i, target in enumerate(targets) if target is not None]
 
-        def change(masks: list, params: list, scores: list) -> list:
-            if self.grow == "random":
-                keys = self._keys(len(params), count)
-                scores = [
-                    _random_scores(key, w) for key, w in zip(keys, params, strict=True)
-                ]
+        def amounts(rows: Sequence[Leaf]) -> list[Amounts]:
             excess = self._excess_at(count)
             fraction = self.drop_fraction_at(count) if self.grow else None
-            rows = zip(masks, params, scores, targets, strict=True)
             return [
-                jnp.ones_like(mask)
-                if target is None
-                else _rewired(mask, w, score, target, excess, fraction)
-                for mask, w, score, target in rows
+                _amounts(row.mask, targets[i], excess, fraction)
+                for i, row in zip(sparse, rows, strict=True)
             ]
 
-        leaves = [state_leaves(params, tree) for tree in (masks, params, grads)]
-        new = lax.cond(due, change, lambda masks, *_: masks, *leaves)
+        def draw(rows: Sequence[Leaf]) -> list[Leaf]:
+            keys = self._keys(len(new), count)
+            return [
+                row._replace(score=_random_scores(keys[i], row.w))
+                for i, row in zip(sparse, rows, strict=True)
+            ]
+
+        moved = next_masks(
+            due,
+            [Leaf(*(tree[i] for tree in leaves)) for i in sparse],
+            amounts,
+            grows=self.grow is not None,
+            draw=draw if self.grow == "random" else None,
+        )
+        for i, mask in zip(sparse, moved, strict=True):
+            new[i] = mask
         staying = [new & old for new, old in zip(new, leaves[0], strict=True)]
         treedef = jax.tree.structure(params)
         return treedef.unflatten(new), treedef.unflatten(staying)
@@ -209,20 +218,13 @@ def _erk(shapes: list[Shape], sparsity: float) -> list[float]:
 DISTRIBUTIONS = {"erk": _erk, "uniform": _uniform}
 
 
-def _rewired(
-    mask: jax.Array,
-    w: jax.Array,
-    score: jax.Array,
-    target: int,
-    excess: jax.Array,
-    fraction: jax.Array | None,
-) -> jax.Array:
-    """Return the mask without its smallest weights, and with the largest scores.
+def _amounts(
+    mask: jax.Array, target: int, excess: jax.Array, fraction: jax.Array | None
+) -> Amounts:
+    """Return how many weights stay and grow.
 
     Args:
       mask: Which weights are there.
-      w: The weights.
-      score: Their scores for growing.
       target: How many are there in the end.
       excess: Share of those to be pruned that may stay for now.
       fraction: Share of the weights to exchange; None if none grow.
@@ -231,21 +233,11 @@ def _rewired(
     surplus = jnp.round((mask.size - target) * excess).astype(jnp.int32)
     n_flags = jnp.minimum(jnp.sum(mask, dtype=jnp.int32), target + surplus)
     if fraction is None:
-        return _top_k_mask(_scores_among(w, mask), n_flags)
-    # k = max(1, round((1 - f_t) n_1)); K are the k largest weights that are there
+        return Amounts(n_flags, None)
+    # k = max(1, round((1 - f_t) n_1)); the others are to grow
     n_kept = jnp.round(n_flags.astype(fraction.dtype) * (1 - fraction))
-    n_kept = n_kept.astype(jnp.int32)
-    n_kept = jnp.clip(n_kept, 1, n_flags)
-    kept = _top_k_mask(_scores_among(w, mask), n_kept)
-    # G are the n_1 - k largest scores outside K: what was dropped may come back
-    return kept | _top_k_mask(_scores_among(score, ~kept), n_flags - n_kept)
-
-
-def _scores_among(x: jax.Array, candidates: jax.Array) -> jax.Array:
-    """Return scores that order candidates like |x|; all others have score 0."""
-    magnitude = jnp.abs(x.astype(wide_dtype(x.dtype)))
-    # The next float up: a candidate of magnitude 0 still has a positive score.
-    return jnp.where(candidates, jnp.nextafter(magnitude, jnp.inf), 0)
+    n_kept = jnp.clip(n_kept.astype(jnp.int32), 1, n_flags)
+    return Amounts(n_kept, n_flags - n_kept)
 
 
 def _top_k_mask(score: jax.Array, k: Any) -> jax.Array:

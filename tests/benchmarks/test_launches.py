@@ -62,6 +62,8 @@ def test_launches_and_bytes_are_read_off_a_program():
         collectives=1,
         bytes=fusion + 2 * 32 + transfers + 32 + turn + ends,
         bytes_inside=turn + ends,
+        kernels_turned=2 + 10 * 2,
+        bytes_turned=(1 + 10) * (turn + ends) // 2,
     )
 
 

@@ -61,6 +61,10 @@ HOW = {
     "python -m benchmarks.compiled --target h100 --tree resnet50": AT_NIGHT,
     "python -m benchmarks.compiled --tree small --optimizers optax.adam ramda proxgen "
     "proxssi": AT_NIGHT,
+    "python -m benchmarks.compiled --tree small --optimizers optax.adam optax.sgd "
+    "rigl": AT_NIGHT,
+    "python -m benchmarks.compiled --tree small --devices 4 --optimizers rmda ramda "
+    "rigl": AT_NIGHT,
     'make test ARGS="tests/shrink -k plan"': AS_IT_IS,
     'RMDA_LONG=1 make test ARGS="-n 0 tests/docs/test_commands.py"': ITSELF,
     "make check": BY_CI,

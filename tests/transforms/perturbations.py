@@ -281,21 +281,21 @@ PERTURBATIONS = [
     ),
     _rigl(
         "counts rounded down",
-        "_rewired",
+        "_amounts",
         "jnp.round(n_flags.astype(fraction.dtype) * (1 - fraction))",
         "jnp.floor(n_flags.astype(fraction.dtype) * (1 - fraction))",
     ),
     _rigl(
         "just dropped not eligible",
-        "_rewired",
+        "_growing",
         "_scores_among(score, ~kept)",
         "_scores_among(score, ~(kept | mask))",
     ),
     _rigl(
         "dropped by gradient, not by weight",
-        "_rewired",
-        "_top_k_mask(_scores_among(w, mask), n_kept)",
-        "_top_k_mask(_scores_among(score, mask), n_kept)",
+        "in_turn",
+        "_staying(leaf.mask, leaf.w)",
+        "_staying(leaf.mask, leaf.score)",
     ),
     _rigl(
         "one rewiring late",

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,17 @@ from jax import lax
 from jax.typing import ArrayLike
 
 
+class Cut(NamedTuple):
+    """Where the k largest of many numbers end, in C order among equals."""
+
+    value: jax.Array  # the k-th largest number
+    end: jax.Array  # int32: of its equals, those at positions before this are taken
+
+
 # Under `jit`, because an eager call would compile the loop anew every time.
 @functools.partial(jax.jit, static_argnames="axes", inline=True)
 def keep_largest(score: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> jax.Array:
     """Flag the ``k`` largest scores over ``axes``; of equal ones the first in C order.
-
-    The bits of nonnegative floats order like integers, so the k-th largest is found by
-    bisection on the bits, one counting pass each; a second bisection on the position
-    shares the last places among ties.
 
     Args:
       score: Nonnegative float32 or float64 array.
@@ -27,8 +31,28 @@ def keep_largest(score: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> jax.A
       Boolean array of ``score``'s shape with exactly ``min(k, n)`` flags per selection.
     """
     word = jnp.int64 if score.dtype == jnp.float64 else jnp.int32
-    width = 8 * score.dtype.itemsize
     bits = lax.bitcast_convert_type(score, word)
+    return before(cut_after(bits, k, axes), bits, axes)
+
+
+def before(cut: Cut, numbers: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Flag the numbers before a cut over ``axes``."""
+    first = position(numbers.shape, axes) < cut.end
+    return (numbers > cut.value) | ((numbers == cut.value) & first)
+
+
+def cut_after(numbers: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> Cut:
+    """Return where the ``k`` largest end, of length 1 along ``axes``.
+
+    The k-th largest is found by bisection on the bits, one counting pass each; a second
+    bisection on the position shares the last places among ties.
+
+    Args:
+      numbers: Nonnegative array of int32 or int64; the bits of nonnegative floats order
+        like these.
+      k: As in `keep_largest`.
+      axes: As in `keep_largest`.
+    """
 
     def count(flags: jax.Array) -> jax.Array:
         return jnp.sum(flags, axis=axes, keepdims=True, dtype=jnp.int32)
@@ -42,27 +66,28 @@ def keep_largest(score: jax.Array, k: ArrayLike, axes: tuple[int, ...]) -> jax.A
 
         return lax.fori_loop(0, steps, step, bound)
 
-    start = jnp.zeros_like(count(bits >= 0))
-    threshold = largest(lambda b: count(bits >= b) >= k, start.astype(word), width - 1)
-    above, tied = bits > threshold, bits == threshold
-    position = _position(score.shape, axes)
-    room = k - count(above)
-    length = math.prod(score.shape[axis] for axis in axes)
+    start = jnp.zeros_like(count(numbers >= 0))
+    width = 8 * numbers.dtype.itemsize - 1
+    fits = lambda b: count(numbers >= b) >= k
+    threshold = largest(fits, start.astype(numbers.dtype), width)
+    tied = numbers == threshold
+    room = k - count(numbers > threshold)
+    length = math.prod(numbers.shape[axis] for axis in axes)
 
     def among_ties(_):
-        fits = lambda p: count(tied & (position < p)) <= room
+        place = position(numbers.shape, axes)
+        fits = lambda p: count(tied & (place < p)) <= room
         return largest(fits, start, length.bit_length())
 
     # Usually there are no ties at the threshold.
     everywhere = lambda _: jnp.full_like(start, length)
     choose = jnp.any(count(tied) > room)
-    cut = lax.cond(choose, among_ties, everywhere, None)
-    return above | (tied & (position < cut))
+    return Cut(threshold, lax.cond(choose, among_ties, everywhere, None))
 
 
-def _position(shape: tuple[int, ...], axes: tuple[int, ...]) -> jax.Array:
+def position(shape: tuple[int, ...], axes: tuple[int, ...]) -> jax.Array:
     """Number the entries of every selection in C order, without reshaping."""
-    position = jnp.zeros(shape, jnp.int32)
+    place = jnp.zeros(shape, jnp.int32)
     for axis in axes:
-        position = position * shape[axis] + lax.broadcasted_iota(jnp.int32, shape, axis)
-    return position
+        place = place * shape[axis] + lax.broadcasted_iota(jnp.int32, shape, axis)
+    return place
