@@ -7,7 +7,7 @@ They come with JAX's plugins, from the package registry: the extras `aot-cuda` a
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -110,7 +110,7 @@ def shared_by(name: str, n_devices: int) -> Callable[[tuple[int, ...]], NamedSha
     return place
 
 
-def _devices(name: str, n_devices: int) -> list[jax.Device]:
+def _devices(name: str, n_devices: int) -> list[Any]:
     if missing(name):
         raise SystemExit(missing(name))
     jax.config.update("jax_platforms", "cpu")

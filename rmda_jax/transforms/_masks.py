@@ -98,15 +98,15 @@ class Masks:
         """
         leaves = [state_leaves(params, tree) for tree in (masks, params, grads)]
         new = list(leaves[0])
-        targets = self._targets(params)
-        sparse = [i for i, target in enumerate(targets) if target is not None]
+        sizes = enumerate(self._targets(params))
+        sparse = {i: target for i, target in sizes if target is not None}
 
         def amounts(rows: Sequence[Leaf]) -> list[Amounts]:
             excess = self._excess_at(count)
             fraction = self.drop_fraction_at(count) if self.grow else None
             return [
-                _amounts(row.mask, targets[i], excess, fraction)
-                for i, row in zip(sparse, rows, strict=True)
+                _amounts(row.mask, target, excess, fraction)
+                for target, row in zip(sparse.values(), rows, strict=True)
             ]
 
         def draw(rows: Sequence[Leaf]) -> list[Leaf]:
