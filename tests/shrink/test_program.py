@@ -11,15 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
-from hypothesis import Phase, given, settings, strategies as st
 from jax import export, lax
 
 from examples.shrink.models import LanguageModel, VisionTransformer
 from rmda_jax import shrink
 from tests._x64 import float64
-from tests.shrink import test_random
 from tests.shrink.test_plan import dead
-from tests.shrink.test_random import INPUTS, books, nested
 from tests.shrink.test_retrace import Heads, haiku_heads
 from tests.shrink.test_trace import BY_NAME, IDS, MODELS
 
@@ -95,41 +92,6 @@ def test_models_of_all_kinds_with_other_batches_and_mapped(fn, shapes, x, sizes)
     stacked = jnp.stack([x, x[::-1]])
     mapped = jax.jit(jax.vmap(small_fn, (None, 0)))(small, stacked)
     assert_close(mapped, jax.vmap(fn, (None, 0))(params, stacked))
-
-
-def try_random(book, seed):
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(jnp.asarray, nested(book.params(rng)))
-    x = jnp.asarray(rng.normal(size=INPUTS[book.family]))
-    fn = lambda params, x: test_random.run(book.layers, params, x)
-    with float64():
-        # Every second plan is one for the function itself.
-        plan = shrink.plan(fn, params, x, for_program=bool(seed % 2))
-        small_fn = shrink.program(plan, fn, params, x)
-        small = shrink.apply(plan, params)
-        found, other = (small_fn(small, y) for y in (x, x[:1]))
-        wanted = fn(params, x)
-        assert_close(found, wanted)
-        assert_close(other, wanted[:1])
-
-
-RANDOM = {"phases": [Phase.explicit, Phase.generate]}
-no_warning = pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
-
-
-@no_warning
-@settings(max_examples=2, **RANDOM)
-@given(book=books(), seed=st.integers(0, 2**16))
-def test_random_networks(book, seed):
-    try_random(book, seed)
-
-
-@pytest.mark.long
-@no_warning
-@settings(max_examples=100, **RANDOM)
-@given(book=books(), seed=st.integers(0, 2**16))
-def test_many_random_networks(book, seed):
-    try_random(book, seed)
 
 
 X = np.random.default_rng(0).normal(size=(5, 6))  # of NumPy: it stays float64

@@ -310,12 +310,15 @@ def removed_units(
             # of another's, as heads of which no dimension is left; elsewhere they stay.
             removed = np.asarray(mask[positions].all(axis=1))
             found[atom] = found.get(atom, np.ones_like(removed)) & removed
+    # So what must stay is not removed where the others alone remove it all.
+    frozen = [a for a, removed in found.items() if a.reasons - {SCAN} and removed.any()]
+    found |= {atom: np.zeros_like(found[atom]) for atom in frozen}
     for axis, mask in zip(axes, along, strict=True):
         if (removed_along(axis, found) != mask).any():
+            if frozen:
+                reason = min(frozen[0].reasons - {SCAN})
+                raise CannotShrinkError(f"units must stay because of {reason}.")
             raise CannotShrinkError("it couples units that stay with units that go.")
-    for atom, removed in found.items():
-        if atom.reasons - {SCAN} and removed.any():
-            raise CannotShrinkError(f"units must stay because of {min(atom.reasons)}.")
     return found
 
 
