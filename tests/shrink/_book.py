@@ -131,12 +131,16 @@ class Book:
         self.sets: list[Hidden] = []
         self.closed: set[str] = set()  # leaves that are no params but closed over
         self.needs_key = False
-        n_inputs = 1 if family == "tokens" else INPUTS[family][-1]
+        n_inputs = 1 if family == "tokens" else self.input_shape[-1]
         self.here = Line([Hidden(n_inputs)])
         self.embedded: Line | None = None
 
     def __repr__(self) -> str:
         return f"{self.family}: {[' '.join(layer) for layer in self.layers]}"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return INPUTS[self.family]
 
     @property
     def width(self) -> int:
@@ -219,7 +223,6 @@ class Book:
         return flat
 
     def inputs(self, rng: np.random.Generator) -> np.ndarray:
-        shape = INPUTS[self.family]
         if self.family == "tokens":
-            return rng.integers(N_TOKENS, size=shape)
-        return rng.normal(size=shape)
+            return rng.integers(N_TOKENS, size=self.input_shape)
+        return rng.normal(size=self.input_shape)

@@ -48,6 +48,9 @@ def concatenated(book, name, width, activation, bias):
     before = book.here
     dense(book, name, width, activation, bias)
     book.here = before + book.here
+    if book.layers[-1].kind == "shuffled":
+        book.here = book.here.shuffled()
+        book.happens(book.here, "stay", by="function")
 
 
 @noting("written")
@@ -374,9 +377,13 @@ def add(book: Book, kind: str, width: int, activation: str, bias: bool) -> None:
     KINDS[kind](book, name, width, activation, bias)
 
 
-def drawn(rng: np.random.Generator, kinds: Sequence[str] = tuple(KINDS)) -> Book:
+def drawn(
+    rng: np.random.Generator,
+    kinds: Sequence[str] = tuple(KINDS),
+    families: Sequence[str] = tuple(ONLY_IN),
+) -> Book:
     """Draw a network, of one to three layers between the first one and the head."""
-    family = str(rng.choice(list(ONLY_IN)))
+    family = str(rng.choice(families))
     is_text = family == "tokens"
     book = Book(family)
     possible = [kind for kind in ANYWHERE + ONLY_IN[family] if kind in kinds]

@@ -515,6 +515,23 @@ def test_what_is_fixed_in_training_is_said():
     assert "those of the params that were planned, also in training" in str(small_fn)
 
 
+def test_constants_of_biases_that_are_fixed_in_training_are_said():
+    # The first unit is a constant: "c" takes it. It is made of "b", which stays.
+    def fn(p, x):
+        return jax.nn.relu((x @ p["a"] + p["b"]) @ p["m"]) @ p["o"] + p["c"]
+
+    shapes = {"a": (6, 3), "b": (3,), "m": (3, 4), "o": (4, 2), "c": (2,)}
+    params = drawn(shapes) | {"b": jnp.ones(3)}
+    params["a"] = params["a"].at[:, :2].set(0)
+    params["m"] = params["m"].at[:, 0].set(jnp.array([1, 1, 0]))
+    plan = shrink.plan(fn, params, X, for_program=True)
+    assert plan.widths["o"] == (3, 2)
+    small_fn = shrink.program(plan, fn, params, X)
+    assert_close(small_fn(shrink.apply(plan, params), X), fn(params, X))
+    said = "c takes constants which follow from params that stay: they are those of"
+    assert said in str(small_fn)
+
+
 OTHERS = {
     "a primitive": lambda h, n: jax.nn.sigmoid(h) if n > 5 else jax.nn.relu(h),
     "a number": lambda h, n: h + n // 6,
