@@ -143,7 +143,14 @@ class Program:
     def _followed(self, names: list[str], closed: Any, shape: Any) -> _Specialized:
         found = followed(closed, names, for_program=True)
         masks = list(_removed_positions(self._plan, names))
-        small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
+        by_place = {cut.units.places: cut.removed for cut in self._plan.cuts}
+        planned = {
+            atom: by_place[units.places]
+            for atom, units in found.units.items()
+            if units.places in by_place
+        }
+        removed = removed_units(found.leaves, masks, planned)
+        small = SmallInterpreter(found.axes, removed)
         return self._proved(found, small, jax.tree.structure(shape))
 
     def _proved(

@@ -79,7 +79,7 @@ def computed(book: Book, modules: Mapping[str, Callable[..., Any]], x: Any) -> A
                 x = of("_down")(act(of("_gate")(x)) * of("_up")(x))
             case "pre_layer_norm" | "pre_rms_norm":
                 x = x + of("_down")(act(of("_up")(of("_norm")(x))))
-            case "attention":
+            case "scaled_attention":
                 x = x + of("")(x)
             case _:  # norms and the head
                 x = of("")(x)
@@ -93,7 +93,7 @@ def of_linen(book: Book) -> Made:
                 return linen.Dense(
                     module.n_out, "bias" in module.shapes, name=name, param_dtype=float
                 )
-            case "attention":
+            case "scaled_attention":
                 _, heads, size = module.shapes["q"]
                 return linen.MultiHeadDotProductAttention(
                     heads,
@@ -131,7 +131,7 @@ def of_nnx(book: Book) -> Made:
             case "dense":
                 has_bias = "bias" in module.shapes
                 return nnx.Linear(n_in, module.n_out, use_bias=has_bias, **options)
-            case "attention":
+            case "scaled_attention":
                 _, heads, size = module.shapes["q"]
                 return nnx.MultiHeadAttention(
                     heads,
@@ -253,8 +253,8 @@ _EQUINOX = {
     "shift": Slot("bias"),
 }
 FRAMEWORKS = {
-    "linen": Framework(of_linen, ("attention",), _FLAX),
-    "nnx": Framework(of_nnx, ("attention",), _FLAX),
+    "linen": Framework(of_linen, ("scaled_attention",), _FLAX),
+    "nnx": Framework(of_nnx, ("scaled_attention",), _FLAX),
     "haiku": Framework(of_haiku, (), {k: Slot(v) for k, v in _HAIKU.items()}),
     "equinox": Framework(of_equinox, (), _EQUINOX),
 }

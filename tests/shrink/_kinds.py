@@ -16,8 +16,8 @@ KINDS: dict[str, Note] = {}
 ANYWHERE = """dense lora lora_closed residual gated repeated concatenated shuffled
     batch_norm layer_norm rms_norm group_norm pre_layer_norm pre_rms_norm sorted
     cumulative largest pairs_pooled mean_gate experts one_of_two dropout""".split()
-_SEQUENCE = """attention rotary cached causal fused grouped_queries graph written stack
-    counted_stack rnn gru lstm positions""".split()
+_SEQUENCE = """attention scaled_attention rotary cached causal fused grouped_queries
+    graph written stack counted_stack rnn gru lstm positions""".split()
 ONLY_IN = {
     "vector": ["stack", "counted_stack"],
     "sequence": _SEQUENCE,
@@ -214,7 +214,7 @@ def one_of_two(book, name, width, activation, bias):
     book.here = out
 
 
-@noting("attention", "cached", "causal", "rotary")
+@noting("attention", "scaled_attention", "cached", "causal", "rotary")
 def attention(book, name, width, activation, bias):
     heads, products, values = book.new(2), book.new(width), book.new(width)
     pairs = book.layers[-1].kind == "rotary"
@@ -224,7 +224,8 @@ def attention(book, name, width, activation, bias):
     book.shapes |= {v: (book.width, 2, width), out: (2, width, book.width)}
     for leaf in (q, k, v):
         book.note("read", book.here, (leaf, 0))
-    if pairs:  # the function would make other frequencies
+    # The function would make other frequencies, or take another root of their number.
+    if pairs or book.layers[-1].kind == "scaled_attention":
         book.happens(products, "stay", by="function")
     book.note("write", products, (q, 2), (k, 2), where=blocks(width, *range(n)))
     book.happens(products, "read")

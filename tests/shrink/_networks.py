@@ -128,6 +128,8 @@ def attended(q, k, v, causal=False):
 
 def attention(p, x, kind="attention"):
     q, k, v = (jnp.einsum("btd,dhe->bthe", x, p[name]) for name in "qkv")
+    if kind == "scaled_attention":
+        q = q * 2 / q.shape[-1] ** 0.5
     if kind == "rotary":
         q, k = rotated(q), rotated(k)
     if kind == "cached":
@@ -265,6 +267,7 @@ COMPUTES: dict[str, Callable[..., Any]] = {
     "mean_gate": lambda p, x, act: x * x.mean(-1, keepdims=True),
     "experts": experts,
     "attention": lambda p, x, act: x + attention(p, x),
+    "scaled_attention": lambda p, x, act: x + attention(p, x, "scaled_attention"),
     "rotary": lambda p, x, act: x + attention(p, x, "rotary"),
     "cached": lambda p, x, act: x + attention(p, x, "cached"),
     "causal": lambda p, x, act: x + attention(p, x, "causal"),
