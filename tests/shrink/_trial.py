@@ -129,6 +129,7 @@ def gradient(fn: Callable[..., Any], params: Any, inputs: Sequence[Any]) -> Any:
 
 
 def assert_close(found: Any, wanted: Any, what: str) -> None:
+    assert found.shape == wanted.shape, f"{what}: {found.shape}, not {wanted.shape}"
     scale = np.abs(wanted).max(initial=0)
     error = np.abs(found - wanted).max(initial=0)
     assert error <= TOLERANCE * scale, f"{what}: {error:.1e} of {scale:.1e}"

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 N_EXAMPLES = int(
-    os.environ.get("SHRINK_EXAMPLES", "60" if "RMDA_LONG" in os.environ else "3")
+    os.environ.get("SHRINK_EXAMPLES", "60" if "RMDA_LONG" in os.environ else "2")
 )
 FIRST = int(os.environ.get("SHRINK_FIRST", "0"))
 SEEDS = range(FIRST, FIRST + N_EXAMPLES)
