@@ -177,10 +177,9 @@ class Program:
                 raise
         else:
             return specialized(small, False, frozenset())
-        biases = tuple(
-            sorted(self._plan.folds.keys() & _not_constant(found, small, values))
-        )
         planned = evaluated(found, leaves)
+        folds = folds_of(_removal(found, values), small.removed, self._plan.shapes)
+        biases = self._fixed(folds)
         small.known = planned.operands
         self._prove(found, small, planned)
         small.known = of_removed
@@ -194,6 +193,16 @@ class Program:
         small.known = {**of_removed, **{k: planned.operands[k] for k in fixed}}
         paths = frozenset(path for path, _ in fixed)
         return specialized(small, True, paths, biases)
+
+    def _fixed(self, folds: dict[str, np.ndarray] | Contraction) -> tuple[str, ...]:
+        """Name the biases that take others than these, which follow from what goes."""
+        if isinstance(folds, Contraction):
+            folds = {}
+        return tuple(
+            name
+            for name, fold in sorted(self._plan.folds.items())
+            if name not in folds or not _same({name: folds[name]}, {name: fold})
+        )
 
     def _leaf(self, name: str, var: Any) -> Any:
         """Return a leaf that was planned; what stays of it is 0 if it is not kept."""
@@ -217,7 +226,7 @@ class Program:
             small.check_layers(path, values.unchanged.get(path))
         # All removed units at once: where their terms of every sum are zero, or taken
         # by the biases that took them, what stays is as it was.
-        removal = Removal(contractions_of(found, values), values, candidates={})
+        removal = _removal(found, values)
         for contraction in removal.contractions.values():
             for atom, terms in contraction.terms(small.removed):
                 if (small.removed.get(atom, False) & ~terms.constant).any():
@@ -302,17 +311,9 @@ def program(
 _AS_PLANNED = "they are those of the params that were planned, also in training"
 
 
-def _not_constant(
-    found: Traced, small: SmallInterpreter, values: ValueInterpreter
-) -> set[str]:
-    """Return the biases of sums in which removed units are not known as constants."""
-    return {
-        values.bias_adds[path].leaf
-        for path, contraction in contractions_of(found, values).items()
-        if path in values.bias_adds
-        for atom, terms in contraction.terms(small.removed)
-        if (small.removed.get(atom, False) & ~terms.constant).any()
-    }
+def _removal(found: Traced, values: ValueInterpreter) -> Removal:
+    """Return what is known of all sums, to remove nothing more."""
+    return Removal(contractions_of(found, values), values, candidates={})
 
 
 def _removed_positions(plan: Plan, names: list[str]) -> Iterator[list[np.ndarray]]:

@@ -316,8 +316,9 @@ def removed_units(
     # So what must stay, or the plan keeps, is not removed where others remove it all.
     frozen = [a for a, removed in found.items() if a.reasons - {SCAN} and removed.any()]
     found |= {atom: np.zeros_like(found[atom]) for atom in frozen}
-    for atom in found.keys() & (planned or {}).keys():
-        found[atom] &= planned[atom]
+    for atom, units in (planned or {}).items():
+        if atom in found:
+            found[atom] &= units
     for axis, mask in zip(axes, along, strict=True):
         if (removed_along(axis, found) != mask).any():
             if frozen:
