@@ -228,7 +228,7 @@ class Program:
         # by the biases that took them, what stays is as it was.
         removal = _removal(found, values)
         for contraction in removal.contractions.values():
-            for atom, terms in contraction.terms(small.removed):
+            for atom, terms in contraction.terms(small.removed, of_removed=True):
                 if (small.removed.get(atom, False) & ~terms.constant).any():
                     raise CannotShrinkError(
                         f"{contraction.label} reads units that are removed. {KEEP}"
