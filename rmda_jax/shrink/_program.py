@@ -1,7 +1,6 @@
 """The function of the small params, from a plan: its jaxpr on what is left."""
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +12,12 @@ from rmda_jax._types import Params, Shape, shape_dtype_of
 from rmda_jax.shrink._checks import check_call, check_small, check_values
 from rmda_jax.shrink._evaluated import evaluated
 from rmda_jax.shrink._plan import Plan, contractions_of, folds_of
+from rmda_jax.shrink._program_report import ProgramEquation, equations_of
 from rmda_jax.shrink._removal import Contraction, Removal, removed_entries
 from rmda_jax.shrink._trace import Traced, followed
 from rmda_jax.shrink.interpret._axes import AxisValue
 from rmda_jax.shrink.interpret._interpreter import Path
-from rmda_jax.shrink.interpret._recomputed import entries_anew, known_from
+from rmda_jax.shrink.interpret._recomputed import known_from
 from rmda_jax.shrink.interpret._small import (
     KEEP,
     CannotShrinkError,
@@ -26,27 +26,6 @@ from rmda_jax.shrink.interpret._small import (
 )
 from rmda_jax.shrink.interpret._values import ValueInterpreter
 from rmda_jax.specs._names import leaf_names
-
-
-class ProgramEquation(NamedTuple):
-    """An equation of a program that touches units which are removed.
-
-    Attributes:
-      primitive: Of the equation.
-      where: File and line that made it; "" if not known.
-      before: The entries of its operands and results in the function.
-      after: Those in the program.
-      whole: Whether it runs at its old size along an axis that is smaller elsewhere.
-      fixed: Whether it reads values of removed units that follow from params which
-        stay: they are those of the params that were planned, also in training.
-    """
-
-    primitive: str
-    where: str
-    before: int
-    after: int
-    whole: bool
-    fixed: bool
 
 
 class _Specialized(NamedTuple):
@@ -58,6 +37,7 @@ class _Specialized(NamedTuple):
     small: SmallInterpreter
     needs_stays: bool  # values of what stays, beside those of what is removed
     fixed: frozenset[Path]
+    fixed_biases: tuple[str, ...] = ()
 
 
 class Program:
@@ -80,7 +60,8 @@ class Program:
         dtypes = [shape_dtype_of(x)[1] for x in leaves]
         self._planned: dict[str, Any] | None = dict(zip(names, leaves, strict=True))
         found = self._specialize(names, treedef, dtypes, inputs)
-        self._equations = tuple(_equations(found))
+        self._equations = tuple(equations_of(found.small, found.fixed))
+        self._fixed_biases = found.fixed_biases
         if not found.needs_stays:
             self._planned = None
         # One vector of entries for each leaf that loses some.
@@ -107,12 +88,17 @@ class Program:
             f"{len(self._equations) - len(whole)} equations run small, "
             f"{len(whole)} at full size: {before:,} entries before, {after:,} after"
         ]
-        lines += [f"  {_label(x)}: {x.after:,} entries" for x in whole]
+        lines += [f"  {x.label}: {x.after:,} entries" for x in whole]
         lines += [
-            f"  {_label(x)} reads removed values that follow from params which stay: "
-            "they are those of the params that were planned, also in training"
+            f"  {x.label} reads removed values that follow from params which stay: "
+            f"{_AS_PLANNED}"
             for x in self._equations
             if x.fixed
+        ]
+        lines += [
+            f"  {name} takes constants which follow from params that stay: "
+            f"{_AS_PLANNED}"
+            for name in self._fixed_biases
         ]
         if self._planned is not None:
             lines.append("the full params are kept, to know removed values")
@@ -157,7 +143,14 @@ class Program:
     def _followed(self, names: list[str], closed: Any, shape: Any) -> _Specialized:
         found = followed(closed, names, for_program=True)
         masks = list(_removed_positions(self._plan, names))
-        small = SmallInterpreter(found.axes, removed_units(found.leaves, masks))
+        by_place = {cut.units.places: cut.removed for cut in self._plan.cuts}
+        planned = {
+            atom: by_place[units.places]
+            for atom, units in found.units.items()
+            if units.places in by_place
+        }
+        removed = removed_units(found.leaves, masks, planned)
+        small = SmallInterpreter(found.axes, removed)
         return self._proved(found, small, jax.tree.structure(shape))
 
     def _proved(
@@ -185,6 +178,8 @@ class Program:
         else:
             return specialized(small, False, frozenset())
         planned = evaluated(found, leaves)
+        folds = folds_of(_removal(found, values), small.removed, self._plan.shapes)
+        biases = self._fixed(folds)
         small.known = planned.operands
         self._prove(found, small, planned)
         small.known = of_removed
@@ -197,7 +192,17 @@ class Program:
         ]
         small.known = {**of_removed, **{k: planned.operands[k] for k in fixed}}
         paths = frozenset(path for path, _ in fixed)
-        return specialized(small, True, paths)
+        return specialized(small, True, paths, biases)
+
+    def _fixed(self, folds: dict[str, np.ndarray] | Contraction) -> tuple[str, ...]:
+        """Name the biases that take others than these, which follow from what goes."""
+        if isinstance(folds, Contraction):
+            folds = {}
+        return tuple(
+            name
+            for name, fold in sorted(self._plan.folds.items())
+            if name not in folds or not _same({name: folds[name]}, {name: fold})
+        )
 
     def _leaf(self, name: str, var: Any) -> Any:
         """Return a leaf that was planned; what stays of it is 0 if it is not kept."""
@@ -221,9 +226,9 @@ class Program:
             small.check_layers(path, values.unchanged.get(path))
         # All removed units at once: where their terms of every sum are zero, or taken
         # by the biases that took them, what stays is as it was.
-        removal = Removal(contractions_of(found, values), values, candidates={})
+        removal = _removal(found, values)
         for contraction in removal.contractions.values():
-            for atom, terms in contraction.terms(small.removed):
+            for atom, terms in contraction.terms(small.removed, of_removed=True):
                 if (small.removed.get(atom, False) & ~terms.constant).any():
                     raise CannotShrinkError(
                         f"{contraction.label} reads units that are removed. {KEEP}"
@@ -303,6 +308,14 @@ def program(
     return Program(plan, lambda p, *x: fn(p, *x, **options), params, inputs)
 
 
+_AS_PLANNED = "they are those of the params that were planned, also in training"
+
+
+def _removal(found: Traced, values: ValueInterpreter) -> Removal:
+    """Return what is known of all sums, to remove nothing more."""
+    return Removal(contractions_of(found, values), values, candidates={})
+
+
 def _removed_positions(plan: Plan, names: list[str]) -> Iterator[list[np.ndarray]]:
     """Yield for every leaf, along each axis, which positions are removed."""
     for name in names:
@@ -359,39 +372,3 @@ def _spec(x: Any) -> jax.ShapeDtypeStruct:
 def _shapes(inputs: Any) -> str:
     found: list[Shape] = [x.shape for x in jax.tree.leaves(inputs)]
     return f"inputs of shapes {', '.join(map(str, found))}"
-
-
-def _label(x: ProgramEquation) -> str:
-    return f"{x.primitive} at {x.where}" if x.where else x.primitive
-
-
-def _equations(found: _Specialized) -> Iterator[ProgramEquation]:
-    """Yield what the equations with removed units cost, the most first."""
-    small = found.small
-    callers = {path[:-1] for path in small.axes.eqns}
-    paths = [p for p in small.axes.eqns if p in small.touched and p not in callers]
-    rows = (_equation(small, path, path in found.fixed) for path in paths)
-    yield from sorted(rows, key=lambda x: -x.after)
-
-
-def _equation(small: SmallInterpreter, path: Path, fixed: bool) -> ProgramEquation:
-    """Return what one equation costs."""
-    eqn, operands, results = small.axes.eqns[path]
-    is_taken = any(map(small.is_cut, small.axes.computed_whole.get(path, [])))
-    shapes = [list(small.shape(value)) for value in (*operands, *results)]
-    before = [small.old_shape(value) for value in (*operands, *results)]
-    readings = {i: x for i, x in small.readings(path).items() if not x.is_neutral}
-    for number, reading in readings.items():
-        for i in reading.places:
-            shapes[number][i] = before[number][i]
-    anew = sum(entries_anew(small, reading) for reading in readings.values())
-    if is_taken:
-        shapes[len(operands) :] = map(list, before[len(operands) :])
-    return ProgramEquation(
-        eqn.primitive.name,
-        small.axes.line(path),
-        sum(map(math.prod, before)),
-        sum(map(math.prod, shapes)) + anew,
-        bool(readings) or is_taken,
-        fixed,
-    )

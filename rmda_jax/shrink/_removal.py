@@ -85,15 +85,21 @@ class Contraction:
             for atom, positions in found.items():
                 yield n, atom, np.concatenate(positions, axis=1)
 
-    def terms(self, removed: UnitMasks) -> Iterator[tuple[IndexSet, Terms]]:
-        """Yield what is known of the terms of every atom, without removed entries."""
+    def terms(
+        self, removed: UnitMasks, *, of_removed: bool = False
+    ) -> Iterator[tuple[IndexSet, Terms]]:
+        """Yield what is known of the terms of every atom, without removed entries.
+
+        With ``of_removed`` also the terms of the removed units count, as they must be
+        known: only the entries of results that are removed are left out.
+        """
         # Every statement is true of all entries of an array that has none.
         if self.operands is None or any(x.value.size == 0 for x in self.operands):
             for _, atom, _ in self.atoms():
                 nothing = np.zeros(atom.size, bool)
                 yield atom, Terms(self, nothing, nothing)
             return
-        zero, constant = self._zero_and_constant(removed)
+        zero, constant = self._zero_and_constant(removed, of_removed)
         for n, atom, positions in self.atoms():
             others = tuple(i for i in range(zero.ndim) if i != n)
             units = (np.asarray(x.all(others))[positions] for x in (zero, constant))
@@ -122,7 +128,9 @@ class Contraction:
             out = np.zeros(result.shape, result.dtype)
         return out, ~removed_entries(self.result, removed, out.shape)
 
-    def _zero_and_constant(self, removed: UnitMasks) -> tuple[np.ndarray, np.ndarray]:
+    def _zero_and_constant(
+        self, removed: UnitMasks, of_removed: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return which terms are zero, and which are constant; an axis per sum.
 
         A term is a product of one factor from either operand. It is zero if one of the
@@ -131,8 +139,10 @@ class Contraction:
         different one for each sample or position.
         """
         sides = list(enumerate(self.operands or ()))
+        summed = self.summed if of_removed else ((), ())
         absent = [
-            removed_entries(self.axes[i], removed, x.value.shape) for i, x in sides
+            removed_entries(self.axes[i], removed, x.value.shape, summed[i])
+            for i, x in sides
         ]
         zero = [self._reduced(i, x.zero | absent[i], np.all) for i, x in sides]
         known = [
@@ -174,12 +184,16 @@ class Contraction:
 
 
 def removed_entries(
-    axes: tuple[Axis, ...], removed: UnitMasks, shape: tuple[int, ...]
+    axes: tuple[Axis, ...],
+    removed: UnitMasks,
+    shape: tuple[int, ...],
+    but: Container[int] = (),
 ) -> np.ndarray:
-    """Return which entries of an array are removed with the units."""
+    """Return which entries are removed with the units, but for those of some axes."""
     entries = np.zeros(shape, bool)
     for i, axis in enumerate(axes):
-        entries |= _mask_along(axis, i, removed, len(shape))
+        if i not in but:
+            entries |= _mask_along(axis, i, removed, len(shape))
     return entries
 
 

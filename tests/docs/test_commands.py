@@ -58,6 +58,7 @@ HOW = {
     "make test-aot": AS_IT_IS,  # which skips where the compilers are not installed
     "make test-aot EXTRAS=dev,aot-cuda,aot-tpu": AT_NIGHT,
     "python -m tests.aot.measure h100 small": AT_NIGHT,
+    "python -m tests.shrink.random_networks 0 3000": HOURS,
     "python -m benchmarks.compiled --target h100 --tree resnet50": AT_NIGHT,
     "python -m benchmarks.compiled --tree small --optimizers optax.adam ramda proxgen "
     "proxssi": AT_NIGHT,

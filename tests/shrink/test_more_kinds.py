@@ -212,3 +212,27 @@ def test_heads_stay_where_nothing_is_left_of_queries_and_keys():
     _, small = check(fn, params, normal(5, 4), other=normal(3, 4))
     widths = {name: small[name].shape[1] for name in "qkv"}
     assert widths == {"q": 0, "k": 0, "v": 2}
+
+
+@pytest.mark.filterwarnings("ignore:all units are zero")
+@pytest.mark.parametrize("fn", [stacked, side_by_side])
+def test_nothing_is_left_of_fused_heads_that_nothing_reads(fn):
+    # Their kernel has an index, too, that tells queries from keys and must stay.
+    params = zeros(drawn(FUSED), out=(0, np.arange(12)))
+    _, small = check(fn, params, normal(7, 4), other=normal(2, 4))
+    assert small["qkv"].shape == (4, 0)
+
+
+@pytest.mark.filterwarnings("ignore:all units are zero")
+def test_units_that_are_read_stay_where_nothing_is_left_of_the_rows_that_they_share():
+    # Rows of "out" are positions times units: all positions go, and the units stay.
+    def fn(p, x):
+        h = jnp.tanh(x @ p["in"]).cumsum(-1)
+        h = h * h.mean(-1, keepdims=True)
+        return h[:, ::-1].reshape(len(x), -1) @ p["out"]
+
+    params = drawn({"in": (4, 3), "out": (15, 2)})
+    params["out"] = jnp.zeros_like(params["out"])
+    _, small = check(fn, params, normal(2, 5, 4), other=normal(3, 5, 4))
+    assert small["in"].shape == (4, 3)
+    assert small["out"].shape == (0, 2)

@@ -8,8 +8,8 @@ from jax import lax
 
 from rmda_jax import shrink
 from tests._x64 import float64
+from tests.shrink._networks import shuffled
 from tests.shrink.test_program import X, assert_close, check, drawn, normal
-from tests.shrink.test_random import shuffled
 
 pytestmark = pytest.mark.costly
 

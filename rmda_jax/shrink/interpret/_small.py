@@ -289,13 +289,16 @@ KEEP = (
 
 
 def removed_units(
-    values: Sequence[AxisValue], masks: Sequence[Sequence[np.ndarray]]
+    values: Sequence[AxisValue],
+    masks: Sequence[Sequence[np.ndarray]],
+    planned: UnitMasks | None = None,
 ) -> UnitMasks:
     """Return which units are removed, from the removed positions along axes.
 
     Args:
       values: The axes of some arrays.
       masks: For each array and axis, which positions are removed.
+      planned: Which units a plan removes, of those that it has.
 
     Raises:
       CannotShrinkError: of the positions of a unit only some are removed, or it is one
@@ -310,12 +313,18 @@ def removed_units(
             # of another's, as heads of which no dimension is left; elsewhere they stay.
             removed = np.asarray(mask[positions].all(axis=1))
             found[atom] = found.get(atom, np.ones_like(removed)) & removed
+    # So what must stay, or the plan keeps, is not removed where others remove it all.
+    frozen = [a for a, removed in found.items() if a.reasons - {SCAN} and removed.any()]
+    found |= {atom: np.zeros_like(found[atom]) for atom in frozen}
+    for atom, units in (planned or {}).items():
+        if atom in found:
+            found[atom] &= units
     for axis, mask in zip(axes, along, strict=True):
         if (removed_along(axis, found) != mask).any():
+            if frozen:
+                reason = min(frozen[0].reasons - {SCAN})
+                raise CannotShrinkError(f"units must stay because of {reason}.")
             raise CannotShrinkError("it couples units that stay with units that go.")
-    for atom, removed in found.items():
-        if atom.reasons - {SCAN} and removed.any():
-            raise CannotShrinkError(f"units must stay because of {min(atom.reasons)}.")
     return found
 
 
