@@ -10,6 +10,7 @@ import collections
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,17 @@ def logged(log: Path) -> dict[int, dict[str, Any]]:
     return {record["seed"]: record for record in map(json.loads, lines)}
 
 
-def main() -> None:
+def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=int, help="the first seed")
     parser.add_argument("count", type=int, help="how many seeds")
     parser.add_argument("--log", type=Path, default=Path("out/random_networks.jsonl"))
-    args = parser.parse_args()
+    return parser.parse_args(args)
+
+
+def main() -> None:
+    args = parse()
     seeds = range(args.first, args.first + args.count)
     args.log.parent.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", "all units are zero")
