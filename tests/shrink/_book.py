@@ -41,6 +41,7 @@ class Event(NamedTuple):
     read moved: likewise, where a unit is no zero although it was one.
     whole: an equation needs all units: the removed ones must be zeros.
     groups: units are places in two groups, of which they go only together.
+    one stays: one unit is left, for a depthwise convolution needs a channel.
     stay: units stay in a function (``by="function"``), or in a program, too ("any").
     """
 

@@ -315,6 +315,7 @@ def positional(book, name, width, activation, bias):
 @noting("depthwise")
 def depthwise(book, name, width, activation, bias):
     book.shapes[f"{name}/kernel"] = (3, 3, 1, book.width)
+    book.happens(book.here, "one stays")
     if bias:
         book.note("write", book.here, *book.vectors(name, "bias"))
     book.activate(book.here, activation)

@@ -143,7 +143,8 @@ def assert_close(
 def stays(network: Network, plan: shrink.Plan) -> list[str]:
     """Name the units that the book lets go, and the plan does not.
 
-    A plan for the function itself keeps the last unit of a set.
+    A plan for the function itself keeps the last unit of a set, and one for a program
+    does where the book says so.
     """
     found = []
     for hidden in network.book.sets:
@@ -156,7 +157,8 @@ def stays(network: Network, plan: shrink.Plan) -> list[str]:
             leaf, axis = slot.leaf, 1 - axis if slot.is_transposed else axis
         gone = ~np.isin(positions, plan.kept[leaf][axis]).any(axis=1)
         missed = hidden.can_go(network.flat, plan.for_program) & ~gone
-        is_last = not plan.for_program and (~gone).sum() == 1
+        needs_one = any(event.name == "one stays" for event in hidden.history)
+        is_last = (needs_one or not plan.for_program) and (~gone).sum() == 1
         if missed.any() and not is_last:
             units = ", ".join(map(str, np.flatnonzero(missed)))
             found.append(f"{units} of {leaf}, axis {axis}")
