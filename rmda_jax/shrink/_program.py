@@ -101,7 +101,10 @@ class Program:
             for name in self._fixed_biases
         ]
         if self._planned is not None:
-            lines.append("the full params are kept, to know removed values")
+            lines.append(
+                "the full params are kept, for removed values follow from params which "
+                f"stay: {_AS_PLANNED}"
+            )
         return "\n".join(lines)
 
     def _evaluate(self, small_params: Params, *inputs: Any) -> Any:

@@ -511,7 +511,7 @@ def test_what_is_fixed_in_training_is_said():
     small_fn = shrink.program(plan, fn, params, X)
     assert_close(small_fn(shrink.apply(plan, params), X), fn(params, X))
     assert "cumsum at test_program.py" in str(small_fn)
-    assert str(small_fn).endswith("the full params are kept, to know removed values")
+    assert "the full params are kept, for removed values follow" in str(small_fn)
     assert any(row.fixed for row in small_fn.report())
     assert "those of the params that were planned, also in training" in str(small_fn)
 
@@ -689,3 +689,26 @@ def test_what_the_context_asks_for_is_heard_at_every_call():
         inside = str(jax.make_jaxpr(small_fn)(small, X))
     assert "HIGHEST" in inside
     assert "HIGHEST" not in str(jax.make_jaxpr(small_fn)(small, X))
+
+
+@pytest.mark.filterwarnings("ignore:all units are zero:UserWarning")
+def test_it_says_so_where_removed_units_are_zero_because_of_what_stays():
+    """Their part of the derivative of what stays is left out."""
+    params = {
+        "stream": jnp.zeros((3, 2)),
+        "up": jnp.array([[1.0, 2, 3, 4], [5, 6, 7, 8]]),
+        "down": jnp.ones((4, 2)),
+    }
+
+    def fn(params, x):
+        stream = x @ params["stream"]
+        stream = stream / jnp.sqrt(1 + jnp.mean(stream**2, axis=-1, keepdims=True))
+        return jnp.tanh(stream @ params["up"]) @ params["down"]
+
+    x = jnp.ones((2, 3))
+    plan = shrink.plan(fn, params, x)
+    assert len(plan.kept["up"][1]) == 1  # tanh(0) = 0
+    small_fn, small = shrink.program(plan, fn, params, x), shrink.apply(plan, params)
+    of_stream = lambda fn, params: jax.grad(lambda p: fn(p, x).sum())(params)["stream"]
+    assert of_stream(fn, params).sum() > of_stream(small_fn, small).sum()
+    assert "which stay: they are those of the params that were planned" in str(small_fn)
