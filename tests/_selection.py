@@ -7,10 +7,10 @@ Neither runs what is marked `not_daily`: one case that takes many seconds, where
 come near it. Plain `pytest` and `RMDA_LONG` select nothing.
 
 What a kind is, the parameters say: a law, and of some laws the class of the regularizer
-that it is tried on; the factory of a truth; a model; for `make test` a recorded
-trajectory up to the first number of its name. All other functions have one kind. Of a
-kind that case is chosen whose parameters were chosen least often so far, so that over
-all functions every method, regularizer and dtype has its turn.
+that it is tried on; the factory of a truth; a model; the method of a recorded
+trajectory, for `make test` all up to the first number of its name. All other functions
+have one kind. Of a kind that case is chosen whose parameters were chosen least often so
+far, so that over all functions every method, regularizer and dtype has its turn.
 """
 
 import collections
@@ -30,7 +30,6 @@ PATTERNS = (
     "regularizers/test_named.py",
     "regularizers/test_oracles.py",
     "regularizers/test_truth.py",
-    "schedules/*",
     "shrink/test_plan.py",
     "shrink/test_trace.py",
     "test_house.py",
@@ -64,12 +63,16 @@ def kind(item: Any) -> Hashable:
     return getattr(case, "factory", None)
 
 
-def trajectory(item: Any) -> Hashable:
-    """Return what a recorded trajectory stands for; None of other cases."""
+def trajectory(item: Any, costly: bool) -> Hashable:
+    """Return what a recorded trajectory stands for; None of other cases.
+
+    For `make quick` that is the method, where one function has those of several.
+    """
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     if not item.path.match("test_*_trajectories.py") or "name" not in parameters:
         return None
-    return re.split(r"\d", Path(parameters["name"]).name)[0]
+    name = Path(parameters["name"]).name
+    return re.split(r"\d", name)[0] if costly else re.match("(R_[^_]*)?", name)[0]
 
 
 def chosen(items: Sequence[Any], costly: bool) -> tuple[list[Any], list[Any]]:
@@ -86,7 +89,7 @@ def chosen(items: Sequence[Any], costly: bool) -> tuple[list[Any], list[Any]]:
     for item in daily:
         function = item.nodeid.partition("[")[0]
         every = costly and item.get_closest_marker("costly") is None
-        of_kind = function, kind(item), trajectory(item) if costly else None
+        of_kind = function, kind(item), trajectory(item, costly)
         groups[item.nodeid if every else of_kind].append(item)
     uses: collections.Counter[str] = collections.Counter()
     kept = set()

@@ -51,6 +51,11 @@ def test_every_model(chosen):
     assert len(models) == len(IDS)
 
 
+@pytest.mark.parametrize("method", ["RAMDA", "ProxSGD", "ProxAdamW"])
+def test_one_trajectory_of_every_method(chosen, method):
+    assert any(f"peer_trajectory_is_reproduced[ramda/R_{method}" in t for t in chosen)
+
+
 def test_nothing_is_chosen_that_the_files_do_not_have(chosen):
     files = {test.partition("::")[0].removeprefix("tests/") for test in chosen}
     assert not any(_selection.is_left_out(_selection.ROOT / name) for name in files)
